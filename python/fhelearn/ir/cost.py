@@ -1,0 +1,79 @@
+"""What a program will cost when encrypted: lookups by input width, and a price to compare plans with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fhelearn.ir.ops import OPS
+from fhelearn.ir.program import Node, Program
+from fhelearn.ir.regions import region_widths
+
+PRICE_PER_LOOKUP: Mapping[int, int] = {1: 26, 2: 30, 3: 42, 4: 62, 5: 99, 6: 230, 7: 796, 8: 1217}
+"""Millions of elementary operations per lookup by input bits: what Concrete's optimizer says at p_error 2**-17.
+
+For comparing plans; the exact complexity of a circuit is read back from the compiled program.
+"""
+
+_WIDE_FACTOR = 4  # beyond 8 bits the optimizer's price roughly quadruples per bit, up to 16 bits
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Exact counts per row, and a price.
+
+    Attributes
+    ----------
+    lookups : mapping of int to int
+        Number of table lookups by bit width of the encrypted operand.
+    multiply_accumulates : int
+        Products of an encrypted value with a clear weight.
+    price : int
+        Millions of elementary operations spent on lookups, by :data:`PRICE_PER_LOOKUP`.
+    """
+
+    lookups: Mapping[int, int]
+    multiply_accumulates: int
+    price: int
+
+    @property
+    def total_lookups(self) -> int:
+        """Number of lookups of all widths."""
+        return sum(self.lookups.values())
+
+
+def lookup_price(bit_width: int) -> int:
+    """Price in millions of operations of one lookup whose operand has `bit_width` >= 1 bits."""
+    widest = max(PRICE_PER_LOOKUP)
+    if bit_width <= widest:
+        return PRICE_PER_LOOKUP[max(bit_width, 1)]
+    return PRICE_PER_LOOKUP[widest] * int(_WIDE_FACTOR ** (bit_width - widest))
+
+
+def cost(program: Program) -> Cost:
+    """Count what one row of `program` needs.
+
+    An exact `round` is counted as one lookup per element and removed bit, at the operand's width; products and
+    maxima as the lookups they expand to, on operands one bit wider.
+    """
+    widths = region_widths(program)
+    lookups: Counter[int] = Counter()
+    for node in program.nodes:
+        values = [program.nodes[i].value for i in node.operands]
+        count = OPS[node.op].lookups(values, node.attributes)
+        if count:
+            extra = 1 if node.op in ("multiply", "maximum") else 0
+            lookups[widths[node.operands[0]].bit_width + extra] += count
+    price = sum(lookup_price(bits) * count for bits, count in lookups.items())
+    return Cost(dict(sorted(lookups.items())), sum(_products(node) for node in program.nodes), price)
+
+
+def _products(node: Node) -> int:
+    if node.op == "matmul":
+        return node.value.size * int(node.array("weights").shape[0])
+    if node.op in ("conv1d", "conv2d"):
+        return node.value.size * int(np.prod(node.array("weights").shape[1:]))
+    return node.value.size if node.op == "multiply_constant" else 0

@@ -1,0 +1,85 @@
+"""Linear regions: the values that share one ciphertext width."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fhelearn.exceptions import ProgramError
+from fhelearn.ir.interval import bit_width
+from fhelearn.ir.op_spec import OpSpec
+from fhelearn.ir.ops import OPS
+from fhelearn.ir.program import Program
+
+
+class RegionType(NamedTuple):
+    """The integer type that all values of a linear region have when encrypted."""
+
+    bit_width: int
+    signed: bool
+
+
+def starts_region(spec: OpSpec) -> bool:
+    """Whether the op's result is a fresh ciphertext: sources, lookups and products, but not `round`.
+
+    Rounding removes low bits of the same encoding, so its result shares its operand's scale and padding.
+    """
+    return spec.kind == "source" or (spec.kind == "lookup" and spec.name != "round")
+
+
+def region_ids(program: Program) -> tuple[int, ...]:
+    """One number per value; equal numbers mean the same linear region (connected through linear or static nodes).
+
+    The two operands of a product or maximum are added or subtracted to evaluate it, so they share a region.
+    """
+    parent = list(range(len(program.nodes)))
+
+    def find(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for index, node in enumerate(program.nodes):
+        fresh = starts_region(OPS[node.op])
+        linked = node.operands if fresh else (index, *node.operands)
+        for other in linked[1:]:
+            parent[find(other)] = find(linked[0])
+    return tuple(find(i) for i in range(len(program.nodes)))
+
+
+def region_widths(program: Program) -> tuple[RegionType, ...]:
+    """Per value, the type of its region: the smallest integer type that holds every value of it.
+
+    Concrete gives all values of a linear region one width, because levelled arithmetic cannot change the encoding;
+    the encrypted input, too, has the width of the widest accumulator that it feeds.
+    """
+    ids = region_ids(program)
+    lows: dict[int, int] = {}
+    highs: dict[int, int] = {}
+    for region, node in zip(ids, program.nodes, strict=True):
+        bounds = node.value.bounds
+        lows[region] = min(lows.get(region, bounds.minimum), bounds.minimum)
+        highs[region] = max(highs.get(region, bounds.maximum), bounds.maximum)
+    return tuple(RegionType(bit_width(lows[r], highs[r]), lows[r] < 0) for r in ids)
+
+
+def may_overflow(program: Program) -> tuple[bool, ...]:
+    """Per value, whether it depends on calibrated bounds, so that unseen inputs may push it outside its own bounds."""
+    tainted: list[bool] = []
+    for node in program.nodes:
+        tainted.append(node.value.provenance == "calibrated" or any(tainted[i] for i in node.operands))
+    return tuple(tainted)
+
+
+def check_wrappable(program: Program) -> None:
+    """Raise ProgramError if ``on_overflow="wrap"`` has no meaning for `program`.
+
+    Linear ops, rounding and lookups say what a wrapped value means; products and maxima do not until they are expanded.
+    """
+    tainted = may_overflow(program)
+    for index, node in enumerate(program.nodes):
+        if node.op in ("multiply", "maximum") and any(tainted[i] for i in node.operands):
+            raise ProgramError(
+                f"{program.label(index)}: an operand depends on calibrated bounds, so it may wrap; "
+                "apply fhelearn.passes.expand_products to the program first"
+            )

@@ -1,0 +1,3 @@
+// Convolution and pooling for CPUs with AVX2; files of that name alone are compiled with that flag.
+#define FHELEARN_ISA avx2
+#include "window_loops.inl"

@@ -1,0 +1,1 @@
+"""Back ends execute integer programs; none of them knows floats or models."""

@@ -1,0 +1,15 @@
+# Fails if an instruction-set specific object of LIBRARY defines a weak symbol: the linker keeps one copy of those and could
+# keep the one that older CPUs cannot execute.
+execute_process(COMMAND "${NM}" -C "${LIBRARY}" OUTPUT_VARIABLE symbols RESULT_VARIABLE failed)
+if(failed)
+  message(FATAL_ERROR "${NM} cannot read ${LIBRARY}")
+endif()
+string(REPLACE "\n" ";" lines "${symbols}")
+set(object "")
+foreach(line IN LISTS lines)
+  if(line MATCHES "^([A-Za-z0-9_]+)\\.cpp\\.o(bj)?:$")
+    set(object "${CMAKE_MATCH_1}")
+  elseif(object MATCHES "_avx2$" AND line MATCHES " [WVu] ")
+    message(FATAL_ERROR "${object}: shared symbol ${line}")
+  endif()
+endforeach()

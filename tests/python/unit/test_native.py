@@ -1,0 +1,342 @@
+"""The C++ engine's border: what it refuses, its threads, its promise not to copy or cast."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fhelearn import _core
+from fhelearn.backends import native
+from fhelearn.backends.base import Backend
+from fhelearn.backends.native import NativeEngine, node_dicts, resolve_num_threads, threads
+from fhelearn.exceptions import AccumulatorOverflowError, InputRangeError, ProgramError
+from fhelearn.ir import DeclaredBounds, Faults, Program, ProgramBuilder, evaluate
+
+
+def linear_program(features: int = 4, outputs: int = 1, seed: int = 0) -> Program:
+    rng = np.random.default_rng(seed)
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(features,), lo=0, hi=65535, name="x")
+    y = builder.emit("matmul", x, weights=rng.integers(-32768, 32768, (features, outputs)))
+    return builder.build(builder.emit("add_constant", y, value=np.arange(outputs)))
+
+
+def run_python(code: str, **environment: str) -> str:
+    clean = {k: v for k, v in os.environ.items() if k not in ("FHELEARN_NUM_THREADS", "OMP_NUM_THREADS")}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, check=True).stdout
+
+
+# --- inputs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([], "takes 1 inputs, got 0"),
+        ([[[1, 2, 3, 4]]], "input 0 'x': must be an int64 array, got list"),
+        ([np.zeros((2, 4))], "must be an int64 array, got float64 array of shape (2, 4)"),
+        ([np.zeros((2, 4), dtype=np.int32)], "got int32"),
+        ([np.zeros((2, 4), dtype=np.uint64)], "got uint64"),
+        ([np.zeros((2, 4), dtype=">i8")], "got >i8"),
+        ([np.zeros((2, 5), dtype=np.int64)], "must have shape (n, 4), got (2, 5)"),
+        ([np.zeros(4, dtype=np.int64)], "must have shape (n, 4), got (4,)"),
+        ([np.int64(3)], "got int64"),
+        ([np.zeros((4, 2), dtype=np.int64).T], "must be C-contiguous"),
+        ([np.zeros((2, 8), dtype=np.int64)[:, ::2]], "must be C-contiguous"),
+        ([np.full((3, 4), 65536)], "row 0, element (0,) is 65536, allowed is [0, 65535]"),
+        ([np.full((3, 4), -1)], "is -1, allowed is [0, 65535]"),
+    ],
+)
+def test_bad_inputs_are_named(inputs: list, message: str) -> None:
+    with pytest.raises(InputRangeError) as caught:
+        NativeEngine(linear_program()).run(inputs)
+    assert message in str(caught.value)
+
+
+def test_the_first_value_out_of_range_is_reported_as_the_reference_does() -> None:
+    program = linear_program()
+    x = np.zeros((50_000, 4), dtype=np.int64)
+    x[40_000, 1] = x[49_000, 0] = 70_000
+    messages = []
+    for run in (lambda: evaluate(program, [x]), lambda: NativeEngine(program).run([x], num_threads=3)):
+        with pytest.raises(InputRangeError) as caught:
+            run()
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert "row 40000, element (1,) is 70000" in messages[0]
+
+
+def test_inputs_must_agree_on_rows() -> None:
+    builder = ProgramBuilder()
+    x, y = (builder.emit("input", shape=(2,), lo=0, hi=1) for _ in range(2))
+    engine = NativeEngine(builder.build(builder.emit("add", x, y)))
+    with pytest.raises(InputRangeError, match="has 3 rows but input 0 has 2"):
+        engine.run([np.zeros((2, 2), dtype=np.int64), np.zeros((3, 2), dtype=np.int64)])
+
+
+def test_no_rows_give_no_rows() -> None:
+    (result,) = NativeEngine(linear_program()).run([np.empty((0, 4), dtype=np.int64)])
+    assert result.shape == (0, 1)
+    assert result.dtype == np.int64
+
+
+def test_misaligned_memory_is_refused() -> None:
+    raw = np.zeros(8 * 8 + 1, dtype=np.uint8)
+    x = raw[1:].view(np.int64).reshape(2, 4)
+    with pytest.raises(InputRangeError, match="C-contiguous"):
+        NativeEngine(linear_program()).run([x])
+
+
+# --- programs -------------------------------------------------------------------------------------------------------
+
+
+def test_the_core_validates_again() -> None:
+    program = linear_program()
+    outputs = list(program.outputs)
+    for change, message in [
+        (lambda n: n[1].pop("op"), "node 1: key 'op' is missing"),
+        (lambda n: n[1].update(op="softmax"), "'softmax' is not an op"),
+        (lambda n: n[1].update(op=3), "'op' must be a str, got int"),
+        (lambda n: n[1].update(operands=[True]), r"operands'\[0\] must be an int, got bool"),
+        (lambda n: n[1].update(operands=[2]), "operand 2 must be one of the 1 earlier nodes"),
+        (lambda n: n[1].update(shape=[2**70]), "does not fit 64 bits"),
+        (lambda n: n[1].update(lo=np.zeros((), dtype=np.int64)), "were given as proved, must contain"),
+        (lambda n: n[1].update(hi=np.zeros(())), "must be a C-contiguous int64 array, got float64"),
+        (lambda n: n[1].update(signed=1), "'signed' must be a bool"),
+        (lambda n: n[1].update(attributes=[]), "'attributes' must be a dict"),
+        (
+            lambda n: n[1]["attributes"].update(weights=np.ones((4, 1))),
+            "'weights' must be a C-contiguous int64",
+        ),
+        (lambda n: n[1]["attributes"].update(weights=np.ones((3, 1), dtype=np.int64)), r"weights.shape\[0\] = 3"),
+        (lambda n: n[1]["attributes"].update(alpha=1), "'alpha' is not an attribute of matmul"),
+        (lambda n: n[1]["attributes"].update(alpha=1.5), "attribute 'alpha' must be a list of ints, got float"),
+        (lambda n: n.__setitem__(1, None), "node 1 must be a dict, got NoneType"),
+    ]:
+        nodes = node_dicts(program)
+        change(nodes)
+        with pytest.raises(_core.ProgramError, match=message):
+            _core.Engine(nodes, outputs)
+    with pytest.raises(_core.ProgramError, match="output 9"):
+        _core.Engine(node_dicts(program), [9])
+    with pytest.raises(_core.ProgramError, match="at least one output"):
+        _core.Engine(node_dicts(program), [])
+
+
+def test_a_table_that_does_not_cover_its_operand_never_runs() -> None:
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(2,), lo=0, hi=3)
+    program = builder.build(builder.emit("table_lookup", x, lo=0, table=np.arange(4)))
+    nodes = node_dicts(program)
+    nodes[0]["hi"] = np.asarray(4)
+    nodes[0]["width"] = 3
+    with pytest.raises(_core.ProgramError, match=r"table covers \[0, 3\] but operand element 0 lies in \[0, 4\]"):
+        _core.Engine(nodes, [1])
+
+
+def test_core_errors_arrive_as_the_packages_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "node_dicts", lambda program: [])
+    with pytest.raises(ProgramError, match="must be one of the 0 nodes"):
+        NativeEngine(linear_program())
+
+
+def test_declared_bounds_are_checked_at_run_time() -> None:
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(), lo=0, hi=10)
+    y = builder.emit("negate", x, name="y", declared=DeclaredBounds(-5, 0, "structural", "a test"))
+    engine = NativeEngine(builder.build(y))
+    np.testing.assert_array_equal(engine.run([np.array([0, 5])])[0], [0, -5])
+    with pytest.raises(AccumulatorOverflowError, match=r"%1 negate 'y': 1 of 2 rows leave the structural bounds"):
+        engine.run([np.array([0, 6])])
+    with pytest.raises(AccumulatorOverflowError, match="worst value -10"):
+        engine.run([np.array([0, 6, 10])], on_overflow="wrap")
+
+
+def test_options_out_of_range_are_refused() -> None:
+    engine = NativeEngine(linear_program())
+    x = np.zeros((1, 4), dtype=np.int64)
+    with pytest.raises(ValueError, match="on_overflow must be 'error' or 'wrap', got 'ignore'"):
+        engine.run([x], on_overflow="ignore")
+    with pytest.raises(ValueError, match="p_error"):
+        engine._engine.run([x], p_error=1.0)
+    with pytest.raises(ValueError, match="rounding_noise"):
+        engine._engine.run([x], rounding_noise=float("nan"))
+    with pytest.raises(TypeError):
+        engine._engine.run([x], seed=-1)
+
+
+def test_it_is_a_backend_and_says_what_it_is() -> None:
+    engine = NativeEngine(linear_program())
+    assert isinstance(engine, Backend)
+    assert engine.program == linear_program()
+    assert _core.isa() in repr(engine)
+
+
+def test_faults_need_no_lookup_to_be_accepted() -> None:
+    program = linear_program()
+    x = np.full((3, 4), 7)
+    faults = Faults(p_error=0.5, rounding_noise=0.5, seed=2**64 - 1)
+    np.testing.assert_array_equal(NativeEngine(program).run([x], faults=faults)[0], evaluate(program, [x])[0])
+
+
+def test_inputs_are_not_written_and_outputs_are_fresh() -> None:
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(3,), lo=0, hi=9)
+    engine = NativeEngine(builder.build(x, x))
+    given = np.arange(6).reshape(2, 3)
+    given.setflags(write=False)
+    first, second = engine.run([given])
+    first[:] = -1
+    np.testing.assert_array_equal(second, given)
+    np.testing.assert_array_equal(engine.run([given])[0], given)
+
+
+# --- threads --------------------------------------------------------------------------------------------------------
+
+
+def test_num_threads_means_what_n_jobs_means() -> None:
+    assert resolve_num_threads(3) == 3
+    assert resolve_num_threads(np.int64(2)) == 2
+    assert resolve_num_threads(-1) == len(os.sched_getaffinity(0))
+    with threads(5):
+        assert resolve_num_threads(None) == native.get_num_threads() == 5
+    for wrong in (0, -2, 1.0, "2", True):
+        with pytest.raises(ValueError, match="num_threads must be None"):
+            resolve_num_threads(wrong)
+    with pytest.raises(ValueError, match="num_threads"):
+        NativeEngine(linear_program()).run([np.zeros((1, 4), dtype=np.int64)], num_threads=0)
+
+
+def test_the_default_can_be_set_and_comes_back() -> None:
+    before = native.get_num_threads()
+    with threads(7):
+        native.set_num_threads(3)
+        assert native.get_num_threads() == 3
+    assert native.get_num_threads() == before
+    native.set_num_threads(None)
+    assert native.get_num_threads() == before
+
+
+def test_the_environment_sets_the_default() -> None:
+    code = "from fhelearn import _core; print(_core.get_num_threads())"
+    assert run_python(code, OMP_NUM_THREADS="3").strip() == "3"
+    assert run_python(code, OMP_NUM_THREADS="3", FHELEARN_NUM_THREADS="4").strip() == "4"
+    assert int(run_python(code)) == len(os.sched_getaffinity(0))
+    wrong = "from fhelearn import _core\ntry: _core.get_num_threads()\nexcept ValueError as e: print(e)"
+    assert "FHELEARN_NUM_THREADS='x' must be a positive integer" in run_python(wrong, FHELEARN_NUM_THREADS="x")
+
+
+def _default_threads(_: int) -> int:
+    return native.get_num_threads()
+
+
+def test_joblib_workers_share_the_cpus() -> None:
+    joblib = pytest.importorskip("joblib")
+    workers = len(os.sched_getaffinity(0))
+    counts = joblib.Parallel(n_jobs=max(workers, 2))(joblib.delayed(_default_threads)(i) for i in range(2))
+    assert counts == [1, 1]
+
+
+def test_threadpoolctl_limits_the_engine() -> None:
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    with threads(6):
+        with threadpoolctl.threadpool_limits(limits=1):
+            assert native.get_num_threads() == 1
+        assert native.get_num_threads() == 6
+    assert [info["user_api"] for info in threadpoolctl.threadpool_info()].count("fhelearn") == 1
+
+
+def test_one_engine_runs_in_several_python_threads() -> None:
+    program = linear_program(30, 3)
+    engine = NativeEngine(program)
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, 65536, (20_000, 30)) for _ in range(4)]
+    results: list = [None] * 4
+
+    def work(i: int) -> None:
+        for _ in range(5):
+            results[i] = engine.run([batches[i]], num_threads=2)[0]
+
+    callers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    for batch, result in zip(batches, results, strict=True):
+        np.testing.assert_array_equal(result, evaluate(program, [batch])[0])
+
+
+def test_the_gil_is_free_during_a_run() -> None:
+    """While a run of some tenths of a second goes on in one thread, this one keeps executing Python."""
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(512,), lo=0, hi=2**20)
+    wide = builder.emit("matmul", x, weights=np.full((512, 256), 2**33))
+    engine = NativeEngine(builder.build(wide))
+    batch = np.ones((2_000, 512), dtype=np.int64)
+    span: list[float] = []
+
+    def work() -> None:
+        start = time.perf_counter()
+        engine.run([batch], num_threads=1)
+        span.extend((start, time.perf_counter()))
+
+    runner = threading.Thread(target=work)
+    runner.start()
+    ticks = []
+    while runner.is_alive():
+        ticks.append(time.perf_counter())
+    runner.join()
+    inside = [t for t in ticks if span[0] <= t <= span[1]]
+    longest = max(np.diff([span[0], *inside, span[1]]))
+    assert longest < 0.5 * (span[1] - span[0])
+
+
+def _run_in_child(engine_bytes: bytes) -> int:
+    x = pickle.loads(engine_bytes)
+    return int(NativeEngine(linear_program(30)).run([x], num_threads=2)[0].sum())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    x = np.full((50_000, 30), 3)
+    expected = int(NativeEngine(linear_program(30)).run([x], num_threads=2)[0].sum())
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(_run_in_child, [pickle.dumps(x)] * 2, chunksize=1) == [expected] * 2
+
+
+# --- instruction sets -----------------------------------------------------------------------------------------------
+
+
+def test_the_instruction_set_can_be_forced() -> None:
+    supported = _core.supported_isas()
+    assert supported[-1] == "portable"
+    for isa in supported:
+        assert run_python("from fhelearn import _core; print(_core.isa())", FHELEARN_ISA=isa).strip() == isa
+
+
+def test_an_unknown_instruction_set_is_an_error_not_a_fallback() -> None:
+    code = "from fhelearn import _core\ntry: _core.isa()\nexcept ValueError as error: print(error)"
+    message = run_python(code, FHELEARN_ISA="avx9000")
+    assert "FHELEARN_ISA='avx9000' is not supported here; choose one of" in message
+    assert "portable" in message
+
+
+# --- the module's stubs ---------------------------------------------------------------------------------------------
+
+
+def test_the_module_comes_with_stubs_that_name_all_it_offers() -> None:
+    stub = Path(_core.__file__).with_name("_core.pyi")
+    assert stub.is_file(), "built without FHELEARN_BUILD_STUBS"
+    text = stub.read_text()
+    public = [name for name in vars(_core) if not name.startswith("_")]
+    assert json.dumps(sorted(public)).replace('"', "'") in text
+    assert (stub.parent / "py.typed").is_file()

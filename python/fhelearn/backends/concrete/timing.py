@@ -1,0 +1,51 @@
+"""How long lookups take here: one small circuit is timed once per process, and known ratios give the other widths."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+
+from fhelearn.backends.concrete import plan
+from fhelearn.ir import Program, ProgramBuilder
+
+_CALIBRATION_LOOKUPS = 64
+_CALIBRATION_BITS = 4
+_lock = threading.Lock()
+
+
+def estimate(lookups: Mapping[int, int], pieces: Sequence[plan.Piece], batch_size: int, program: Program) -> float:
+    """Seconds for rows grouped into `pieces`, whose lookups per row are `lookups` (operand width to count)."""
+    with _lock:
+        factor = machine_factor()
+    computed = sum(batch_size if piece.batched else 1 for piece in pieces)
+    levelled = plan.row_milliseconds(program, {})
+    row = sum(count * plan.lookup_milliseconds(bits) for bits, count in lookups.items()) * factor + levelled
+    return (computed * row + len(pieces) * plan.call_milliseconds(lookups)) / 1000.0
+
+
+@cache
+def machine_factor() -> float:
+    """Time of 64 four-bit lookups in one call, on all cores of this machine, over one core's tabulated time.
+
+    Takes about three seconds (key generation), once per process.
+    """
+    from fhelearn.backends.concrete.circuit import compile_program  # circuits import this module
+    from fhelearn.backends.concrete.options import CircuitOptions
+
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(_CALIBRATION_LOOKUPS,), lo=0, hi=2**_CALIBRATION_BITS - 1)
+    y = builder.emit("table_lookup", x, lo=0, table=np.arange(2**_CALIBRATION_BITS))
+    circuit = compile_program(builder.build(y), CircuitOptions(batch_size=1))
+    circuit.keygen()
+    sample = circuit.encrypt([np.zeros((1, _CALIBRATION_LOOKUPS), dtype=np.int64)])
+    seconds = []
+    for _ in range(3):  # the first call decompresses the keys
+        started = time.perf_counter()
+        circuit.run(sample)
+        seconds.append(time.perf_counter() - started)
+    tabulated = _CALIBRATION_LOOKUPS * plan.lookup_milliseconds(_CALIBRATION_BITS) + plan.call_milliseconds({4: 1})
+    return min(seconds[1:]) * 1000.0 / tabulated

@@ -1,0 +1,22 @@
+"""Linear discriminant analysis: scikit-learn's own classes and parameters, predicting on encrypted data.
+
+Added to each class: the keyword-only parameter `n_bits`, the method `compile`, and the keyword `fhe` of the prediction
+methods; see :class:`fhelearn.estimators.FHELinearMixin`.
+"""
+# mypy: disallow-subclassing-any=False
+# ruff: noqa: D101 (the mix-in derives each docstring from scikit-learn's)
+
+from __future__ import annotations
+
+from sklearn import discriminant_analysis
+
+from fhelearn.estimators.mixin import FHEDecisionMixin, FHEProbabilityMixin
+
+__all__ = [
+    "LinearDiscriminantAnalysis",
+]
+
+
+class LinearDiscriminantAnalysis(
+    FHEDecisionMixin, FHEProbabilityMixin, discriminant_analysis.LinearDiscriminantAnalysis
+): ...

@@ -1,0 +1,166 @@
+"""Builds what a class that mixes FHELinearMixin into a scikit-learn class needs, from the scikit-learn class itself.
+
+Signatures, docstrings and constraints are derived, never copied, so they are those of the installed release.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.metaestimators import available_if
+
+from fhelearn.quantization.uniform import MAX_BITS, MIN_BITS
+
+METHODS = (
+    "predict",
+    "predict_proba",
+    "predict_log_proba",
+    "predict_joint_log_proba",
+    "decision_function",
+    "score_samples",
+)
+"""Methods that get the keyword `fhe` where the scikit-learn class has them."""
+
+TRAINERS = ("fit", "partial_fit")
+"""Methods that drop the compiled state first."""
+
+CLASS_PARAMETER = f"""
+    n_bits : int or dict, default=None
+        Widths of the quantized inputs and weights on the encrypted side; `fit` does not use it. None takes the widest
+        that fit (about 16 bits each), an int from {MIN_BITS} to {MAX_BITS} sets both, a dict with the keys "inputs" and
+        "weights" sets each. Change it before :meth:`compile`.
+"""
+
+METHOD_PARAMETERS = """
+        fhe : {"disable", "simulate", "execute"}, default="disable"
+            Where to compute: scikit-learn in floats, the exact integer engine on quantized data, or encrypted data.
+            The last two need :meth:`compile`.
+
+        n_jobs : int, default=None
+            Parallel jobs for "execute" (through joblib), threads for "simulate".
+
+        progress : bool, default=None
+            Whether "execute" shows a progress bar; None shows one for several rows on a terminal.
+"""
+
+
+def scikit_learn_base(cls: type, mixin: type) -> type | None:
+    """The scikit-learn class that `cls` mixes `mixin` into itself, or None if it only inherits from such a class."""
+    bases = [base for base in cls.__bases__ if not issubclass(base, mixin)]
+    direct = any(issubclass(base, mixin) and not hasattr(base, "fit") for base in cls.__bases__)
+    return next((base for base in bases if direct and hasattr(base, "fit")), None)
+
+
+def build(cls: Any, base: Any) -> None:
+    """Give `cls`, which mixes into `base`, its constructor, docstring, constraints and methods."""
+    if "__init__" not in cls.__dict__:
+        _set_constructor(cls, base)
+    cls._parameter_constraints = {
+        **getattr(base, "_parameter_constraints", {}),
+        "n_bits": [Interval(Integral, MIN_BITS, MAX_BITS, closed="both"), dict, None],
+    }
+    if cls.__doc__ is None or cls.__doc__ is base.__doc__:
+        cls.__doc__ = document(base.__doc__, CLASS_PARAMETER, "Attributes")
+    if isinstance(inspect.getattr_static(base, "path", None), staticmethod):
+        cls.path = staticmethod(_path(cls, base))
+    for name in TRAINERS:
+        if hasattr(base, name) and name not in cls.__dict__:
+            setattr(cls, name, _trainer(cls, base, name))
+    for name in METHODS:
+        if hasattr(base, name) and name not in cls.__dict__:
+            setattr(cls, name, _method(cls, base, name))
+
+
+def document(text: str | None, paragraph: str, before: str) -> str | None:
+    """Insert `paragraph` into a numpydoc text, ahead of the section `before`, or at the end if there is none."""
+    if text is None:
+        return None
+    lines = text.splitlines()
+    place = next((i for i, line in enumerate(lines) if line.strip() == before), len(lines))
+    return "\n".join([*lines[:place], *paragraph.strip("\n").splitlines(), "", *lines[place:]])
+
+
+def _with_keywords(signature: inspect.Signature, **defaults: Any) -> inspect.Signature:
+    """`signature` with keyword-only parameters added, ahead of any ``**kwargs``."""
+    parameters = list(signature.parameters.values())
+    tail = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
+    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value) for name, value in defaults.items()]
+    return signature.replace(parameters=[*(p for p in parameters if p not in tail), *added, *tail])
+
+
+def _set_constructor(cls: Any, base: Any) -> None:
+    @functools.wraps(base.__init__)
+    def __init__(self: Any, *args: Any, n_bits: Any = None, **kwargs: Any) -> None:
+        super(cls, self).__init__(*args, **kwargs)
+        self.n_bits = n_bits
+
+    signature = _with_keywords(inspect.signature(base.__init__), n_bits=None)
+    _own(cls, __init__, signature)
+    cls.__init__ = __init__
+    if hasattr(base, "__signature__"):  # scikit-learn sets it on deprecated classes, and it would be inherited
+        cls.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def _own(cls: Any, function: Any, signature: inspect.Signature) -> None:
+    function.__signature__ = signature
+    function.__module__ = cls.__module__
+    function.__qualname__ = f"{cls.__qualname__}.{function.__name__}"
+
+
+def _path(cls: Any, base: Any) -> Callable[..., Any]:
+    """``path`` of LassoCV and its like, whose `fit` passes it every constructor parameter, `n_bits` among them."""
+
+    @functools.wraps(base.path)
+    def path(*args: Any, n_bits: Any = None, **kwargs: Any) -> Any:
+        return base.path(*args, **kwargs)
+
+    _own(cls, path, inspect.signature(base.path))
+    path.__qualname__ = f"{cls.__qualname__}.path"
+    return path
+
+
+def _trainer(cls: Any, base: Any, name: str) -> Callable[..., Any]:
+    original = getattr(base, name)
+
+    @functools.wraps(original)
+    def train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.__dict__.pop("_fhe_compiled", None)
+        return getattr(super(cls, self), name)(*args, **kwargs)
+
+    _own(cls, train, inspect.signature(original))
+    return train
+
+
+def _method(cls: Any, base: Any, name: str) -> Any:
+    original = getattr(base, name)
+    signature = inspect.signature(original)
+    extras = {p.name: p.default for p in list(signature.parameters.values())[2:]}
+
+    @functools.wraps(original)
+    def method(
+        self: Any, X: Any, *args: Any, fhe: str = "disable", n_jobs: Any = None, progress: Any = None, **kwargs: Any
+    ) -> Any:
+        if fhe == "disable":
+            return getattr(super(cls, self), name)(X, *args, **kwargs)
+        given = dict(zip(extras, args, strict=False)) | kwargs
+        changed = [key for key, value in given.items() if key not in extras or value is not extras[key]]
+        if changed:
+            raise ValueError(
+                f"{cls.__name__}.{name}: {', '.join(changed)} cannot be combined with fhe={fhe!r}, because only the "
+                'scores come back from the encrypted side; use fhe="disable"'
+            )
+        return self._fhe_answer(name, X, fhe, n_jobs, progress)
+
+    _own(cls, method, _with_keywords(signature, fhe="disable", n_jobs=None, progress=None))
+    method.__doc__ = document(original.__doc__, METHOD_PARAMETERS, "Returns")
+    if hasattr(inspect.getattr_static(base, name), "__get__") and not inspect.isfunction(
+        inspect.getattr_static(base, name)
+    ):
+        # Conditional in scikit-learn (SGDClassifier.predict_proba depends on the loss): as conditional here.
+        return available_if(lambda self: getattr(super(cls, self), name))(method)
+    return method

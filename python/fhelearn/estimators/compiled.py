@@ -1,0 +1,178 @@
+"""What `compile` leaves behind: the integer program with its rim, and how to run it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from joblib import effective_n_jobs
+
+from fhelearn.backends.native import NativeEngine
+from fhelearn.exceptions import BackendUnavailableError, OutOfRangeError, OutOfRangeWarning
+from fhelearn.frontends.linear import QuantizedLinear
+from fhelearn.ir import Program
+from fhelearn.typing import FloatArray, IntArray
+
+NAMED_FEATURES = 5
+"""How many features an out-of-range message names before it only counts."""
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Arguments of `compile` that later calls need; see there."""
+
+    p_error: float | None = None
+    global_p_error: float | None = None
+    security_level: int = 128
+    on_out_of_range: Literal["warn", "error"] = "warn"
+
+    def __post_init__(self) -> None:
+        if self.on_out_of_range not in ("warn", "error"):
+            raise ValueError(f'on_out_of_range must be "warn" or "error", got {self.on_out_of_range!r}')
+
+
+class CompiledLinear:
+    """A quantized linear model, ready to run on integers or ciphertexts.
+
+    Pickling and copying keep the program, the encoders and the options. They drop the engine and the circuit, which are
+    rebuilt when next needed, and with the circuit the keys: a secret key leaves a process only through
+    ``fhe_circuit_.keys.save(path)``.
+
+    Attributes
+    ----------
+    quantized : QuantizedLinear
+    options : CompileOptions
+    n_bits : None, int or dict
+        As the estimator had it when it was compiled.
+    fitted : tuple of ndarray
+        Copies of the fitted attributes it was compiled from.
+    names : tuple of str
+        Of the features, for messages.
+    """
+
+    def __init__(
+        self,
+        quantized: QuantizedLinear,
+        options: CompileOptions,
+        n_bits: Any,
+        fitted: Sequence[Any],
+        names: Sequence[str],
+    ) -> None:
+        self.quantized = quantized
+        self.options = options
+        self.n_bits = n_bits
+        self.fitted = tuple(_copied(array) for array in fitted)
+        self.names = tuple(names)
+        self._handles: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handles": {}}
+
+    @property
+    def program(self) -> Program:
+        """The integer program."""
+        return self.quantized.program
+
+    def describes(self, fitted: Sequence[Any]) -> bool:
+        """Whether `fitted` are the arrays this was compiled from, bit for bit."""
+        return len(fitted) == len(self.fitted) and all(
+            np.array_equal(_copied(now), then) for now, then in zip(fitted, self.fitted, strict=True)
+        )
+
+    @property
+    def engine(self) -> NativeEngine:
+        """The C++ engine, built when first used."""
+        if "engine" not in self._handles:
+            self._handles["engine"] = NativeEngine(self.program)
+        engine: NativeEngine = self._handles["engine"]
+        return engine
+
+    @property
+    def circuit(self) -> Any:
+        """The Concrete circuit, compiled when first used. Raises BackendUnavailableError where Concrete is missing."""
+        if "circuit" not in self._handles:
+            from fhelearn.backends.concrete import compile_program, is_available, unavailable_reason
+
+            if not is_available():
+                raise BackendUnavailableError(
+                    f'fhe="execute" needs concrete-python: {unavailable_reason()}; "disable" and "simulate" work '
+                    "without it"
+                )
+            self._handles["circuit"] = compile_program(self.program, self.circuit_options())
+        return self._handles["circuit"]
+
+    def prepare_circuit(self) -> None:
+        """Check the options, and compile the circuit now where Concrete is installed, so that its errors come now."""
+        from fhelearn.backends.concrete import is_available
+
+        self.circuit_options()
+        if is_available():
+            _ = self.circuit
+
+    def circuit_options(self) -> Any:
+        """The options of the Concrete circuit, checked. Raises ValueError on a value that is not allowed."""
+        from fhelearn.backends.concrete import CircuitOptions
+
+        return CircuitOptions(
+            p_error=self.options.p_error,
+            global_p_error=self.options.global_p_error,
+            security_level=self.options.security_level,
+        )
+
+    def encode(self, x: FloatArray, *, stacklevel: int) -> IntArray:
+        """Quantize validated, prepared features; clip with a warning, or refuse, what lies outside the range.
+
+        Features without a weight are clipped silently: they cannot change any score.
+        """
+        q, below, above = self.quantized.encoder.quantize_counting(x)
+        weighted = self.program.nodes[-1].array("weights").any(axis=1)
+        clipped = np.where(weighted, below + above, 0)
+        if clipped.any():
+            message = self._out_of_range(below, above, clipped, len(x))
+            if self.options.on_out_of_range == "error":
+                raise OutOfRangeError(f"{message}; compile(X) with data of the full range, or a larger range_margin")
+            warnings.warn(f"{message} and were clipped to it", OutOfRangeWarning, stacklevel=stacklevel + 1)
+        return q
+
+    def _out_of_range(self, below: IntArray, above: IntArray, clipped: IntArray, rows: int) -> str:
+        columns = np.flatnonzero(clipped)
+        encoder = self.quantized.encoder
+        parts = [
+            f"{self.names[j]} ({below[j]} below {encoder.minimum[j]:.6g}, {above[j]} above {encoder.maximum[j]:.6g})"
+            for j in columns[:NAMED_FEATURES]
+        ]
+        if len(columns) > NAMED_FEATURES:
+            parts.append(f"{len(columns) - NAMED_FEATURES} more features")
+        return (
+            f"{int(clipped.sum())} of {rows * encoder.n_features} values in {len(columns)} features lie outside the "
+            f"range seen at compile: {', '.join(parts)}"
+        )
+
+    def simulate(self, q: IntArray, *, n_jobs: int | None = None) -> IntArray:
+        """Exactly what :meth:`execute` decrypts, from the C++ engine. q: int64, shape (n, n_features)."""
+        threads = None if n_jobs is None else effective_n_jobs(n_jobs)
+        result: IntArray = self.engine.run([q], num_threads=threads)[0]
+        return result
+
+    def execute(self, q: IntArray, *, n_jobs: int | None = None, progress: bool | None = None) -> IntArray:
+        """Encrypt, run and decrypt; makes keys first if there are none. q: int64, shape (n, n_features).
+
+        `progress` None shows a bar for more than one row if stderr is a terminal.
+        """
+        show = progress if progress is not None else len(q) > 1 and sys.stderr.isatty()
+        if self.circuit.keys is None:
+            self.circuit.keygen(progress=show)
+        result: IntArray = self.circuit.execute([q], n_jobs=n_jobs, progress=show)[0]
+        return result
+
+    def decode(self, q: IntArray) -> FloatArray:
+        """Scores of the integers that a run returned, shape (n, n_scores)."""
+        return self.quantized.decoder.dequantize(q)
+
+
+def _copied(array: Any) -> Any:
+    return np.array(array.toarray() if hasattr(array, "toarray") else array)

@@ -1,0 +1,129 @@
+"""What a compiled model costs and how closely it follows the float model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_classifier, is_regressor
+
+from fhelearn.estimators.compiled import CompiledLinear
+from fhelearn.ir import cost
+from fhelearn.typing import FloatArray
+
+
+@dataclass(frozen=True)
+class LinearReport:
+    """Cost and accuracy of a compiled estimator; ``print`` it for a table.
+
+    Figures that need data are None when `report` was called without it, those that need concrete-python are None where
+    that is not installed.
+
+    Attributes
+    ----------
+    estimator : str
+        Class name.
+    n_features, n_scores : int
+        Encrypted numbers in and out, per row.
+    lookups : int
+        Table lookups per row; linear models need none.
+    input_bits, weight_bits, accumulator_bits : int
+        Widths in two's complement; the accumulator's is proved, so no input can overflow it.
+    label_agreement : float or None
+        Share of rows, 0 to 1, on which the quantized model gives the float model's label (classifiers and outlier
+        detectors).
+    max_error : float or None
+        Largest absolute difference between quantized and float predictions, divided by the range of the target (of the
+        float predictions if `y` is not given). Regressors only.
+    metric : str or None
+        What the next two figures are: scikit-learn's ``score`` of the class.
+    metric_float, metric_quantized : float or None
+        The score of both models on ``(X, y)``.
+    clipped : int or None
+        Values of `X` outside the range seen at compile.
+    p_error, global_p_error : float or None
+        Probability that a lookup fails, or that any does; None: the default was used.
+    evaluation_key_bytes, secret_key_bytes, input_bytes_per_row, output_bytes_per_row : int or None
+        Sizes of keys and ciphertexts.
+    seconds_per_row : float or None
+        Estimate for this machine.
+    """
+
+    estimator: str
+    n_features: int
+    n_scores: int
+    lookups: int
+    input_bits: int
+    weight_bits: int
+    accumulator_bits: int
+    label_agreement: float | None = None
+    max_error: float | None = None
+    metric: str | None = None
+    metric_float: float | None = None
+    metric_quantized: float | None = None
+    clipped: int | None = None
+    p_error: float | None = None
+    global_p_error: float | None = None
+    evaluation_key_bytes: int | None = None
+    secret_key_bytes: int | None = None
+    input_bytes_per_row: int | None = None
+    output_bytes_per_row: int | None = None
+    seconds_per_row: float | None = None
+
+    def __str__(self) -> str:
+        rows = [(field.name.replace("_", " "), getattr(self, field.name)) for field in fields(self)]
+        shown = [
+            (name, f"{value:.6g}" if isinstance(value, float) else str(value))
+            for name, value in rows
+            if value is not None
+        ]
+        width = max(len(name) for name, _ in shown)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
+
+
+def cost_figures(compiled: CompiledLinear) -> dict[str, Any]:
+    """The report's fields on widths, lookups, sizes and time."""
+    from fhelearn.backends.concrete import is_available
+
+    quantized = compiled.quantized
+    figures: dict[str, Any] = {
+        "n_features": quantized.encoder.n_features,
+        "n_scores": quantized.decoder.n_outputs,
+        "lookups": cost(compiled.program).total_lookups,
+        "input_bits": quantized.bits.inputs,
+        "weight_bits": quantized.bits.weights,
+        "accumulator_bits": quantized.accumulator_bits,
+        "p_error": compiled.options.p_error,
+        "global_p_error": compiled.options.global_p_error,
+    }
+    if is_available():
+        price = compiled.circuit.cost
+        figures |= {
+            "p_error": price.p_error,
+            "global_p_error": price.global_p_error,
+            "evaluation_key_bytes": price.evaluation_key_bytes,
+            "secret_key_bytes": price.secret_key_bytes,
+            "input_bytes_per_row": price.input_bytes_per_row,
+            "output_bytes_per_row": price.output_bytes_per_row,
+            "seconds_per_row": compiled.circuit.estimate_seconds(),
+        }
+    return figures
+
+
+def accuracy_figures(estimator: Any, view: Any, X: Any, scores: FloatArray, y: Any) -> dict[str, Any]:
+    """The report's fields on agreement and score; `view` answers from `scores` as `estimator` does from `X`."""
+    expected, answered = np.asarray(estimator.predict(X)), np.asarray(view.predict(scores))
+    figures: dict[str, Any] = {}
+    if is_regressor(estimator):
+        span = float(np.ptp(expected if y is None else np.asarray(y, dtype=np.float64)))
+        error = float(np.abs(answered - expected).max())
+        figures["max_error"] = error / span if span > 0 else error
+    else:
+        same = answered == expected
+        figures["label_agreement"] = float(np.mean(same.all(axis=1) if same.ndim == 2 else same))
+    if y is not None and hasattr(estimator, "score"):
+        figures["metric"] = "accuracy" if is_classifier(estimator) else "score"
+        figures["metric_float"] = float(estimator.score(X, y))
+        figures["metric_quantized"] = float(view.score(scores, y))
+    return figures

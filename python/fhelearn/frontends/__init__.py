@@ -1,0 +1,1 @@
+"""Front ends: a float model becomes encoders, an integer program and decoders."""

@@ -1,0 +1,1 @@
+"""Measurements of fhelearn against named peers; README.md states method, machine and results."""

@@ -1,0 +1,1 @@
+"""`make demo`: two models on encrypted data, from training to decrypted predictions."""

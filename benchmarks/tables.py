@@ -1,0 +1,105 @@
+"""Markdown tables of measured results: from JSON to text, nothing else."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from types import ModuleType
+from typing import Any
+
+Entry = dict[str, Any]
+
+UNITS = (("s", 1.0), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9))
+BYTES = (("MB", 1e6), ("kB", 1e3), ("B", 1.0))
+CLEAR, TRACED = "scikit-learn, in the clear", "concrete-python's front end"
+# What the front page shows: a sentence, fhelearn's benchmark, the peer's name and benchmark, rows to divide by.
+HEADLINES = (
+    ("simulate 100,000 rows", "fhelearn_simulates_labels", CLEAR, "scikit_learn_predicts_labels", 1),
+    ("one encrypted row of 64", "fhelearn_executes", TRACED, "tracing_front_end_executes", 64),
+    ("one encrypted row alone", "fhelearn_executes_one_row", TRACED, "tracing_front_end_executes_one_row", 1),
+    ("compile", "fhelearn_compiles", TRACED, "tracing_front_end_compiles", 1),
+    ("make keys", "fhelearn_makes_keys", TRACED, "tracing_front_end_makes_keys", 1),
+    ("start Python and `import fhelearn`", "import[fhelearn]", "numpy alone", "import[numpy]", 1),
+)
+
+
+def duration(seconds: float) -> str:
+    """Three significant digits in the unit that reads best."""
+    unit, factor = next((unit for unit in UNITS if seconds * unit[1] >= 0.9995), UNITS[-1])
+    return f"{seconds * factor:.3g} {unit}"
+
+
+def size(count: int) -> str:
+    """Three significant digits of a number of bytes in the unit that reads best (1 kB = 1000 B)."""
+    unit, factor = next((unit for unit in BYTES if count >= unit[1]), BYTES[-1])
+    return f"{count / factor:.3g} {unit}"
+
+
+def label(entry: Entry) -> str:
+    """Make `numpy int64 matmul` of `bench_numpy_int64_matmul[(256, 784, 256)]`."""
+    parameter = entry["params"].get("name") if entry["params"] else None
+    return str(parameter or entry["name"].partition("[")[0].removeprefix("bench_").replace("_", " "))
+
+
+def is_ours(entry: Entry) -> bool:
+    """Whether an entry is fhelearn's own, the one that ratios refer to."""
+    name = label(entry)
+    return name == "fhelearn" or name.startswith(("fhelearn ", "engine "))
+
+
+def timing_tables(report: dict[str, Any]) -> str:
+    """One table per group (and per shape in a group): median, distance of the quartiles, ratio to fhelearn's median."""
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for entry in report["benchmarks"]:
+        shape = (entry["params"] or {}).get("shape")
+        groups[entry["group"] + (" " + " x ".join(f"{extent:,}" for extent in shape) if shape else "")].append(entry)
+    lines: list[str] = []
+    for group, entries in groups.items():
+        ours = next(entry["stats"]["median"] for entry in entries if is_ours(entry))
+        lines += [f"**{group}**", ""]
+        lines += ["| | median | quartiles apart | times fhelearn's | rounds |", "|---|--:|--:|--:|--:|"]
+        for entry in sorted(entries, key=lambda entry: float(entry["stats"]["median"])):
+            stats = entry["stats"]
+            columns = [label(entry), duration(stats["median"]), duration(stats["iqr"])]
+            lines.append("| " + " | ".join([*columns, f"{stats['median'] / ours:.2f}", str(stats["rounds"])]) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def accuracy_table(rows: list[dict[str, Any]]) -> str:
+    """Agreement on the four data sets."""
+    lines = [
+        "| data, all rows | model | `n_bits` | float | simulated | decrypted | worst difference from float "
+        "| decrypted = simulated | output bits | lookups | per encrypted row |",
+        "|---|---|--:|--:|--:|--:|--:|---|--:|--:|--:|",
+    ]
+    for row in rows:
+        labels = row["model"] == "LogisticRegression"
+        worst = f"{row['worst']:.2%} of labels" if labels else f"{row['worst']:.1e} of the range"
+        columns = [f"{row['data']}, {row['rows']}", row["model"], row["n_bits"]]
+        columns += [f"{row[name]:.4f}" for name in ("float_metric", "simulated_metric", "decrypted_metric")]
+        columns += [worst, "every row" if row["exact"] else "**no**", str(row["output_bits"]), str(row["lookups"])]
+        lines.append("| " + " | ".join([*columns, f"{row['milliseconds_per_row']:.1f} ms"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cost_table(report: dict[str, Any], accuracy: list[dict[str, Any]]) -> str:
+    """Make the front page's table: time beside a peer's, then sizes."""
+    medians = {entry["name"].removeprefix("bench_"): float(entry["stats"]["median"]) for entry in report["benchmarks"]}
+    lines = ["| LogisticRegression, 30 features | fhelearn | beside it |", "|---|--:|---|"]
+    for sentence, ours, peer, theirs, rows in HEADLINES:
+        lines.append(f"| {sentence} | {duration(medians[ours] / rows)} | {peer}: {duration(medians[theirs] / rows)} |")
+    row = next(row for row in accuracy if row["data"] == "breast cancer" and row["n_bits"] == "default")
+    sizes = {name: size(value) for name, value in row.items() if "_bytes" in name}
+    lines.append(f"| evaluation keys; secret keys | {sizes['evaluation_key_bytes']}; {sizes['secret_key_bytes']} | |")
+    lines.append(
+        f"| ciphertexts per row, in; out | {sizes['input_bytes_per_row']}; {sizes['output_bytes_per_row']} | |"
+    )
+    lines.append(f"| table lookups | {row['lookups']} | |")
+    return "\n".join(lines) + "\n"
+
+
+def estimator_table(modules: list[ModuleType]) -> str:
+    """Every public estimator, by module."""
+    lines = ["| module | estimators |", "|---|---|"]
+    lines += [f"| `{module.__name__}` | {', '.join(sorted(module.__all__))} |" for module in modules]
+    return "\n".join(lines) + "\n"

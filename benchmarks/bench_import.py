@@ -26,7 +26,7 @@ def bench_import(name: str, benchmark: Any, tmp_path: Path) -> None:
         subprocess.run,
         (command,),
         {"cwd": tmp_path, "capture_output": True, "check": True},
-        rounds=10,
-        warmup_rounds=1,
+        rounds=20,
+        warmup_rounds=2,
     )
     assert done.returncode == 0

@@ -36,7 +36,8 @@ def machine() -> str:
     processor = model[1] if model else platform.processor()
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     python = f"{platform.system()}, Python {platform.python_version()}"
-    return f"Measured {date.today()} on {os.cpu_count()} cores of {processor}, {python}; {versions}.\n"
+    load = f"load average of the last 15 minutes {os.getloadavg()[2]:.1f}"
+    return f"Measured {date.today()} on {os.cpu_count()} cores of {processor}, {load}, {python}; {versions}.\n"
 
 
 def measure() -> None:

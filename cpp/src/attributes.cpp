@@ -343,8 +343,7 @@ Op parse_op(const NodeSpec& spec, const std::string& label) {
 }
 
 std::size_t count(const Shape& shape) {
-    return static_cast<std::size_t>(
-        std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<std::int64_t>()));
+    return static_cast<std::size_t>(std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>()));
 }
 
 void decode_attributes(const NodeSpec& spec, const Operands& operands, Node& node) {
@@ -353,7 +352,8 @@ void decode_attributes(const NodeSpec& spec, const Operands& operands, Node& nod
     decoder.finish();
     Int128 size = 1;
     for (std::int64_t extent : node.shape) {
-        if (extent < 1 || (size *= extent) > kMaxElements) {
+        size *= std::max<std::int64_t>(extent, 0);
+        if (size < 1 || size > kMaxElements) {
             throw ProgramError(node.label + ": shape " + to_string(node.shape) +
                                " must have positive extents and at most 2**24 elements");
         }

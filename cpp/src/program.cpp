@@ -103,6 +103,9 @@ Node decode_node(const NodeSpec& spec, std::size_t index, const Program& program
     node.depends_on_calibrated = node.provenance == Provenance::kCalibrated ||
                                  std::any_of(operands.begin(), operands.end(),
                                              [](const Node& operand) { return operand.depends_on_calibrated; });
+    node.depends_on_lookup =
+        spec.op == "table_lookup" ||
+        std::any_of(operands.begin(), operands.end(), [](const Node& operand) { return operand.depends_on_lookup; });
     decode_attributes(spec, operands, node);
     if (node.shape != spec.shape) {
         throw ProgramError(node.label + ": shape " + to_string(spec.shape) + " was given, " + to_string(node.shape) +

@@ -59,7 +59,8 @@ class CheckStep final : public Step {
     CheckStep(const Node& node, std::size_t slot, ScalarType type, const ElementwiseKernels& kernels)
         : node_(node.index),
           size_(node.size),
-          only_without_wrap_(node.depends_on_calibrated),
+          may_overflow_(node.depends_on_calibrated),
+          may_fail_(node.depends_on_lookup),
           slot_(slot),
           lo_(tile(node.lo)),
           hi_(tile(node.hi)),
@@ -67,7 +68,7 @@ class CheckStep final : public Step {
           widen_(kernels.convert[index_of(type)][index_of(ScalarType::kI64)]) {}
 
     bool run(const Block& block) const override {
-        if (only_without_wrap_ && block.options.wrap) return true;
+        if ((may_overflow_ && block.options.wrap) || (may_fail_ && block.options.p_error > 0)) return true;
         const std::size_t n = block.elements(slot_);
         if (check_(block.at(slot_), lo_.data(), hi_.data(), lo_.size(), n)) return true;
         block.violations.report(node_, describe(block, n));
@@ -99,19 +100,23 @@ class CheckStep final : public Step {
     }
 
     std::size_t node_, size_;
-    bool only_without_wrap_;
+    bool may_overflow_, may_fail_;
     std::size_t slot_;
     std::vector<std::int64_t> lo_, hi_;
     ElementwiseKernels::Check check_;
     ElementwiseKernels::Convert widen_;
 };
 
-// Decryption yields the message and its padding bit, signed or not.
+// Decryption yields the message and its padding bit; the top bit of a signed message is a sign of its own.
 void wrap_outputs(std::int64_t* values, std::size_t n, int width, bool is_signed) {
     const std::uint64_t modulus = std::uint64_t{1} << (width + 1);
     for (std::size_t i = 0; i < n; ++i) {
         std::uint64_t reduced = static_cast<std::uint64_t>(values[i]) & (modulus - 1);
-        if (is_signed && reduced >= modulus / 2) reduced -= modulus;
+        if (is_signed && reduced >= modulus / 2) {
+            reduced -= modulus;
+        } else if (is_signed && reduced >= modulus / 4) {
+            reduced -= modulus / 2;
+        }
         values[i] = static_cast<std::int64_t>(reduced);
     }
 }

@@ -1,7 +1,7 @@
 // Programs for tests: a builder that infers shapes and bounds, and random programs of all ops.
 #pragma once
 
-#include <initializer_list>
+#include <algorithm>
 #include <random>
 #include <string>
 #include <utility>
@@ -115,12 +115,50 @@ class Random {
     std::mt19937_64 engine_;
 };
 
+// Attributes that may suit an op that moves elements of shape `x`; none for other ops.
+inline Attributes random_moving_attributes(Random& random, const std::string& op, const Shape& x) {
+    const std::size_t rank = x.size();
+    const std::int64_t axis = random.integer(0, std::max(static_cast<std::int64_t>(rank), std::int64_t{1}) - 1);
+    if (op == "reshape") return {{"shape", Ints{static_cast<std::int64_t>(fhelearn::count(x)), 1}}};
+    if (op == "transpose") {
+        Ints axes(rank);
+        for (std::size_t i = 0; i < rank; ++i)
+            axes[i] = static_cast<std::int64_t>((i + static_cast<std::size_t>(axis)) % rank);
+        return {{"axes", axes}};
+    }
+    if (op == "concatenate") return {{"axis", axis}};
+    if (op == "slice") {
+        Ints starts, stops;
+        for (std::int64_t extent : x) {
+            starts.push_back(random.integer(0, extent - 1));
+            stops.push_back(random.integer(starts.back() + 1, extent));
+        }
+        return {{"starts", starts}, {"stops", stops}, {"steps", random.list(rank, 1, 2)}};
+    }
+    if (op == "gather") {
+        const std::int64_t extent = x[static_cast<std::size_t>(axis)];
+        const Ints indices = random.list(static_cast<std::size_t>(random.integer(1, 5)), 0, extent - 1);
+        return {{"axis", axis}, {"indices", IntArray{{static_cast<std::int64_t>(indices.size())}, indices}}};
+    }
+    if (op == "pad")
+        return {{"before", random.list(rank, 0, 1)},
+                {"after", random.list(rank, 0, 1)},
+                {"value", random.integer(-300, 300)}};
+    if (op == "broadcast") {
+        Shape shape = x;
+        for (std::int64_t& extent : shape) extent = extent == 1 ? random.integer(1, 3) : extent;
+        if (random.integer(0, 1)) shape.insert(shape.begin(), 2);
+        return {{"shape", Ints(shape)}};
+    }
+    return {};
+}
+
 // Attributes that may suit `op` on a value of shape `x` with bounds [lo, hi].
 inline Attributes random_attributes(Random& random, const std::string& op, const Shape& x, std::int64_t lo,
                                     std::int64_t hi) {
     const std::size_t rank = x.size();
     const std::int64_t reach = random.integer(0, 2) ? 127 : 70000,
-                       axis = random.integer(0, static_cast<std::int64_t>(rank) - 1);
+                       axis = random.integer(0, std::max(static_cast<std::int64_t>(rank), std::int64_t{1}) - 1);
     if (op == "constant") return {{"value", random.array(random.list(2, 1, 4), 9)}};
     if (op == "matmul") return {{"weights", random.array({x.back(), random.integer(1, 20)}, reach)}};
     if (op == "conv1d" || op == "conv2d") {
@@ -154,38 +192,7 @@ inline Attributes random_attributes(Random& random, const std::string& op, const
     if (op == "round")
         return {{"lsbs", random.integer(1, 9)},
                 {"method", std::string(random.integer(0, 1) ? "exact" : "approximate")}};
-    if (op == "reshape") return {{"shape", Ints{static_cast<std::int64_t>(fhelearn::count(x)), 1}}};
-    if (op == "transpose") {
-        Ints axes(rank);
-        for (std::size_t i = 0; i < rank; ++i)
-            axes[i] = static_cast<std::int64_t>((i + static_cast<std::size_t>(axis)) % rank);
-        return {{"axes", axes}};
-    }
-    if (op == "concatenate") return {{"axis", axis}};
-    if (op == "slice") {
-        Ints starts, stops;
-        for (std::int64_t extent : x) {
-            starts.push_back(random.integer(0, extent - 1));
-            stops.push_back(random.integer(starts.back() + 1, extent));
-        }
-        return {{"starts", starts}, {"stops", stops}, {"steps", random.list(rank, 1, 2)}};
-    }
-    if (op == "gather") {
-        const std::int64_t extent = x[static_cast<std::size_t>(axis)];
-        const Ints indices = random.list(static_cast<std::size_t>(random.integer(1, 5)), 0, extent - 1);
-        return {{"axis", axis}, {"indices", IntArray{{static_cast<std::int64_t>(indices.size())}, indices}}};
-    }
-    if (op == "pad")
-        return {{"before", random.list(rank, 0, 1)},
-                {"after", random.list(rank, 0, 1)},
-                {"value", random.integer(-300, 300)}};
-    if (op == "broadcast") {
-        Shape shape = x;
-        for (std::int64_t& extent : shape) extent = extent == 1 ? random.integer(1, 3) : extent;
-        if (random.integer(0, 1)) shape.insert(shape.begin(), 2);
-        return {{"shape", Ints(shape)}};
-    }
-    return {};
+    return random_moving_attributes(random, op, x);
 }
 
 inline const std::vector<std::string>& op_names() {

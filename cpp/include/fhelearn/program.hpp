@@ -66,6 +66,7 @@ struct Node {
     Range stored;                      // every value the node can compute before that check
     std::int64_t partial_sums = 0;     // largest |partial sum| on the way to a value of a linear op, saturated
     bool depends_on_calibrated = false;  // an unseen input may push the value outside its bounds
+    bool depends_on_lookup = false;      // an injected failure may
     int width = 1;
     bool is_signed = false;
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "fhelearn/kernels.hpp"
+#include "tables_of.hpp"
 
 namespace fhelearn {
 
@@ -188,7 +189,7 @@ bool quantize(const double* x, std::size_t rows, std::size_t columns, const doub
     for (std::size_t r = 0; r < rows; ++r, x += columns, q += columns) {
         for (std::size_t c = 0; c < columns; ++c) {
             const double v = (x[c] - offset[c]) / scale[c];
-            missing |= x[c] != x[c];
+            missing |= x[c] != x[c];  // NOLINT(misc-redundant-expression): only NaN differs from itself
             const double capped = v < hi[c] + 1 ? v : hi[c] + 1;
             const double boxed = capped > lo[c] - 1 ? capped : lo[c] - 1;
             const double rounded = (boxed + kToInteger) - kToInteger;

@@ -1,6 +1,7 @@
 // Convolution and pooling as plain loops whose innermost runs along a row, which compilers vectorize; included once per
 // instruction set. In an unnamed namespace, for the reason given in elementwise.inl.
 #include "fhelearn/kernels.hpp"
+#include "tables_of.hpp"
 
 namespace fhelearn {
 

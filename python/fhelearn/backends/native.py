@@ -136,7 +136,10 @@ class NativeEngine:
         InputRangeError
             If an input has the wrong count, dtype, shape, layout or range.
         AccumulatorOverflowError
-            If a value leaves its structural bounds, or its calibrated bounds under ``on_overflow="error"``.
+            If a value leaves its declared bounds; with ``on_overflow="wrap"`` only where it depends on no calibrated
+            value.
+        ProgramError
+            If ``on_overflow="wrap"`` and a product depends on calibrated values.
         ValueError
             If `on_overflow` or `num_threads` is none of the allowed values.
         """
@@ -150,6 +153,8 @@ class NativeEngine:
                 rounding_noise=noise.rounding_noise,
                 seed=noise.seed,
             )
+        except _core.ProgramError as error:
+            raise ProgramError(str(error)) from None
         except _core.InputRangeError as error:
             raise InputRangeError(str(error)) from None
         except _core.AccumulatorOverflowError as error:

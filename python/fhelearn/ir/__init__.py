@@ -6,7 +6,15 @@ from fhelearn.ir.interval import Bounds
 from fhelearn.ir.ops import OPS
 from fhelearn.ir.program import Attribute, Node, Program, Value
 from fhelearn.ir.reference import Faults, evaluate
-from fhelearn.ir.regions import RegionType, check_wrappable, may_overflow, region_ids, region_widths, starts_region
+from fhelearn.ir.regions import (
+    RegionType,
+    check_wrappable,
+    may_fail,
+    may_overflow,
+    region_ids,
+    region_widths,
+    starts_region,
+)
 from fhelearn.ir.serialize import FORMAT_VERSION, content_digest, from_bytes, to_bytes
 from fhelearn.ir.verify import DeclaredBounds, verify
 
@@ -31,6 +39,7 @@ __all__ = [
     "digest",
     "evaluate",
     "from_bytes",
+    "may_fail",
     "may_overflow",
     "region_ids",
     "region_widths",

@@ -39,7 +39,7 @@ def as_integers(values: Any, what: str) -> ObjectArray:
 
 def bit_width(lo: int, hi: int) -> int:
     """Bits of the smallest integer type that holds [lo, hi]: two's complement if lo < 0, else unsigned (at least 1)."""
-    return max(hi.bit_length(), (-lo - 1).bit_length()) + 1 if lo < 0 else max(hi.bit_length(), 1)
+    return max(max(hi, 0).bit_length(), (-lo - 1).bit_length()) + 1 if lo < 0 else max(hi.bit_length(), 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,7 +94,7 @@ def _convolve(x: Any, weights: Any, a: Attributes) -> Any:
     groups, rank = a["groups"], len(a["strides"])
     views = _windows(x, weights.shape[2:], a["strides"], a["dilations"])
     n, out_extents = views.shape[0], views.shape[2 : 2 + rank]
-    grouped = views.reshape(n, groups, -1, *views.shape[2:])
+    grouped = views.reshape(n, groups, views.shape[1] // groups, *views.shape[2:])
     moved = np.moveaxis(grouped, 2, 2 + rank)  # (n, groups, *out, C/groups, *kernel)
     columns = moved.reshape(n, groups, int(np.prod(out_extents)), int(np.prod(weights.shape[1:])))
     kernels = weights.reshape(groups, weights.shape[0] // groups, -1)

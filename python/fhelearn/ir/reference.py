@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from fhelearn.exceptions import AccumulatorOverflowError, InputRangeError
 from fhelearn.ir.ops import OPS
 from fhelearn.ir.program import Node, Program
-from fhelearn.ir.regions import RegionType, check_wrappable, may_overflow, region_widths
+from fhelearn.ir.regions import RegionType, check_wrappable, may_fail, may_overflow, region_widths
 from fhelearn.typing import IntArray, OverflowMode
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -74,7 +75,8 @@ def evaluate(
     InputRangeError
         If an input has the wrong count, dtype, shape or range.
     AccumulatorOverflowError
-        If a value leaves its declared bounds; with ``on_overflow="wrap"`` only where it depends on no calibrated value.
+        If a value leaves its declared bounds; with ``on_overflow="wrap"`` only where it depends on no calibrated value,
+        and with injected lookup failures only where it depends on no lookup.
     ProgramError
         If ``on_overflow="wrap"`` and a product depends on calibrated values (SPEC.md, "Overflow").
     """
@@ -83,7 +85,7 @@ def evaluate(
     if on_overflow == "wrap":
         check_wrappable(program)
     rows = check_inputs(program, inputs)
-    run = _Run(program, rows, on_overflow, faults or Faults(), region_widths(program), may_overflow(program))
+    run = _Run(program, rows, on_overflow, faults or Faults(), region_widths(program))
     feed = iter(inputs)
     values: list[IntArray] = []
     with np.errstate(over="ignore"):  # integer arithmetic is modulo 2**64; bounds prove that results are exact
@@ -135,7 +137,13 @@ class _Run:
     on_overflow: OverflowMode
     faults: Faults
     regions: tuple[RegionType, ...]
-    tainted: tuple[bool, ...]
+
+    @cached_property
+    def unchecked(self) -> tuple[bool, ...]:
+        """Per value, whether it may leave its bounds by wrapping or by an injected failure."""
+        wraps = may_overflow(self.program) if self.on_overflow == "wrap" else (False,) * len(self.program.nodes)
+        fails = may_fail(self.program) if self.faults.p_error > 0 else (False,) * len(self.program.nodes)
+        return tuple(a or b for a, b in zip(wraps, fails, strict=True))
 
     def evaluate(self, index: int, node: Node, operands: list[IntArray]) -> IntArray:
         if node.op == "table_lookup":
@@ -147,7 +155,7 @@ class _Run:
 
     def check_declared(self, index: int, node: Node, value: IntArray) -> None:
         provenance = node.value.provenance
-        if provenance == "proved" or (self.on_overflow == "wrap" and self.tainted[index]):
+        if provenance == "proved" or self.unchecked[index]:
             return
         lo, hi = node.value.bounds.to_int64()
         outside = (value < lo) | (value > hi)
@@ -228,6 +236,9 @@ def _wrap_at_lookup(x: IntArray, width: int, signed: bool) -> tuple[IntArray, An
 
 
 def _wrap_at_output(x: IntArray, width: int, signed: bool) -> IntArray:
-    """What decryption decodes: the message with its padding bit."""
+    """What decryption decodes: the message and its padding bit; a signed message's top bit is a sign of its own."""
     reduced = x & ((1 << (width + 1)) - 1)
-    return np.where(reduced >= (1 << width), reduced - (1 << (width + 1)), reduced) if signed else reduced
+    if not signed:
+        return reduced
+    sign, padding = reduced & (1 << (width - 1)), reduced & (1 << width)
+    return np.where(padding, reduced - (2 << width), np.where(sign, reduced - (1 << width), reduced))

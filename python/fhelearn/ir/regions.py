@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from fhelearn.exceptions import ProgramError
 from fhelearn.ir.interval import bit_width
 from fhelearn.ir.op_spec import OpSpec
 from fhelearn.ir.ops import OPS
-from fhelearn.ir.program import Program
+from fhelearn.ir.program import Node, Program
 
 
 class RegionType(NamedTuple):
@@ -63,12 +64,22 @@ def region_widths(program: Program) -> tuple[RegionType, ...]:
     return tuple(RegionType(bit_width(lows[r], highs[r]), lows[r] < 0) for r in ids)
 
 
+def _downstream(program: Program, starts: Callable[[Node], bool]) -> tuple[bool, ...]:
+    """Per value, whether it is one that `starts` picks or depends on one."""
+    found: list[bool] = []
+    for node in program.nodes:
+        found.append(starts(node) or any(found[i] for i in node.operands))
+    return tuple(found)
+
+
 def may_overflow(program: Program) -> tuple[bool, ...]:
     """Per value, whether it depends on calibrated bounds, so that unseen inputs may push it outside its own bounds."""
-    tainted: list[bool] = []
-    for node in program.nodes:
-        tainted.append(node.value.provenance == "calibrated" or any(tainted[i] for i in node.operands))
-    return tuple(tainted)
+    return _downstream(program, lambda node: node.value.provenance == "calibrated")
+
+
+def may_fail(program: Program) -> tuple[bool, ...]:
+    """Per value, whether it depends on a lookup, so that an injected failure may push it outside its own bounds."""
+    return _downstream(program, lambda node: node.op == "table_lookup")
 
 
 def check_wrappable(program: Program) -> None:

@@ -74,9 +74,9 @@ def infer(
         if elements > MAX_ELEMENTS:
             raise ProgramError(f"result of shape {shape} has {elements} elements per row; at most {MAX_ELEMENTS}")
         bounds = spec.bounds(values, kept)
+        _check_width(bounds)  # also where less is declared: beyond 63 bits a value could come back into its bounds
         if declared is not None:
             return _declare(shape, bounds, declared), kept
-        _check_width(bounds)
         return Value(shape, bounds), kept
     except ProgramError as error:
         raise ProgramError(f"{where}: {error}") from None
@@ -158,7 +158,6 @@ def _declare(shape: tuple[int, ...], inferred: Bounds, declared: DeclaredBounds)
             f"declared bounds {np.min(declared.lo)} to {np.max(declared.hi)} do not meet the inferred "
             f"[{inferred.minimum}, {inferred.maximum}] in every element"
         )
-    _check_width(both)
     if both == inferred:
         return Value(shape, inferred)
     return Value(shape, both.compact(), declared.provenance, declared.reason)

@@ -70,15 +70,9 @@ def lookup_table(
     count = 1 if channels is None else channels
     size = _size(lo, hi, count)
     scale_in, scale_out = (_floats(v, count) for v in (input_scale, output_scale))
-    zero_in, zero_out, low, high = (
-        _integers(v, count, what)
-        for v, what in (
-            (input_zero_point, "input_zero_point"),
-            (output_zero_point, "output_zero_point"),
-            (output_lo, "output_lo"),
-            (output_hi, "output_hi"),
-        )
-    )
+    zero_in = _integers(input_zero_point, count, "input_zero_point")
+    zero_out = _integers(output_zero_point, count, "output_zero_point")
+    low, high = _integers(output_lo, count, "output_lo"), _integers(output_hi, count, "output_hi")
     try:
         x = _core.dequantize_range(int(lo), size, scale_in, zero_in, num_threads)
         y = _evaluate(function, x)

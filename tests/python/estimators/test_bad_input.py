@@ -5,6 +5,7 @@ import re
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 from sklearn.exceptions import NotFittedError
@@ -200,8 +201,7 @@ def test_values_out_of_range_are_refused_when_asked(model):
 
 
 def test_features_are_named_in_out_of_range_messages():
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame(X[:, :2], columns=["age", "sex"])
+    frame = pd.DataFrame(X[:, :2], columns=["age", "sex"])
     model = Ridge().fit(frame, Y).compile(frame)
     with pytest.warns(OutOfRangeWarning, match=r"age \(0 below .*, 442 above"):
         model.predict(frame + np.array([1.0, 0.0]), fhe="simulate")

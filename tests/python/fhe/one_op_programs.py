@@ -35,7 +35,7 @@ def _per_channel(b: ProgramBuilder) -> tuple[int, ...]:
 
 
 def _two_layers(b: ProgramBuilder) -> tuple[int, ...]:
-    hidden = b.emit("matmul", _x(b, (4,), 0, 3), weights=np.clip(_weights(4, 3), -1, 1))
+    hidden = b.emit("matmul", _x(b, (4,), 0, 1), weights=np.clip(_weights(4, 3), -1, 1))
     return (b.emit("matmul", _square(b, hidden), weights=_weights(3, 2)),)
 
 
@@ -142,8 +142,8 @@ PROGRAMS: dict[str, Make] = {
     "round_approximate_add": _round("approximate", 1, "add"),
     "round_approximate_sum": _round("approximate", 1, "sum"),
     "round_approximate_pad": _round("approximate", 2, "pad"),
-    "multiply": lambda b: (b.emit("multiply", _x(b, (2,)), _x(b, (2,), 0, 5)),),
-    "maximum": lambda b: (b.emit("maximum", _x(b, (2,)), _x(b, (2,), 0, 5)),),
+    "multiply": lambda b: (b.emit("multiply", _x(b, (2,), -2, 1), _x(b, (2,), 0, 2)),),
+    "maximum": lambda b: (b.emit("maximum", _x(b, (2,), -2, 1), _x(b, (2,), 0, 2)),),
     "reshape": lambda b: (b.emit("reshape", _x(b, (2, 3)), shape=(3, 1, 2)),),
     "transpose": lambda b: (b.emit("transpose", _x(b, (2, 3, 2)), axes=(2, 0, 1)),),
     "concatenate": lambda b: (b.emit("concatenate", _x(b, (2, 2)), _x(b, (2, 1), 0, 9), axis=1),),

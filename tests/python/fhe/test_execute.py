@@ -8,13 +8,14 @@ from fhelearn.ir import OPS, Program, ProgramBuilder, evaluate
 from fhelearn.passes import eliminate_dead_nodes
 from fhelearn.testing import assert_bit_exact, random_inputs, random_program
 from tests.python.fhe import one_op_programs
+from tests.python.fhe.shared_keys import with_keys
 
 pytestmark = pytest.mark.fhe
 
 
 def assert_execution_equals_reference(program: Program, rows: int, seed: int, batch_size: int = 2) -> Circuit:
     inputs = random_inputs(program, np.random.default_rng(seed), rows)
-    circuit = compile_program(program, CircuitOptions(batch_size=batch_size))
+    circuit = with_keys(compile_program(program, CircuitOptions(batch_size=batch_size)))
     assert_bit_exact(circuit.execute(inputs), evaluate(program, inputs), program)
     return circuit
 
@@ -53,7 +54,7 @@ def test_execution_equals_the_reference_on_random_programs(op: str) -> None:
     assert_execution_equals_reference(live_random_program(op, seed=7), rows=2, seed=2)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_execution_equals_the_reference_on_random_programs_with_lookups(seed: int) -> None:
     assert_execution_equals_reference(live_random_program("table_lookup", seed), rows=3, seed=seed, batch_size=1)
 
@@ -66,8 +67,7 @@ def test_every_op_of_the_program_has_a_hand_written_program() -> None:
 @pytest.mark.parametrize("make", [linear_program, lookup_program])
 def test_any_number_of_rows_works(make: object, rng: np.random.Generator) -> None:
     program = make()  # type: ignore[operator]
-    circuit = compile_program(program, CircuitOptions(batch_size=4))
-    circuit.keygen()
+    circuit = with_keys(compile_program(program, CircuitOptions(batch_size=4)))
     for rows in (0, 1, 3, 4, 5, 9):
         inputs = random_inputs(program, rng, rows)
         assert_bit_exact(circuit.execute(inputs), evaluate(program, inputs), program)
@@ -75,7 +75,7 @@ def test_any_number_of_rows_works(make: object, rng: np.random.Generator) -> Non
 
 def test_the_steps_of_execution_work_apart(rng: np.random.Generator) -> None:
     program = lookup_program()
-    circuit = compile_program(program, CircuitOptions(batch_size=2))
+    circuit = with_keys(compile_program(program, CircuitOptions(batch_size=2)))
     keys = circuit.keygen()
     inputs = random_inputs(program, rng, 5)
     results = circuit.run(circuit.encrypt(inputs), keys.evaluation_keys)
@@ -95,7 +95,7 @@ def test_both_parameter_strategies_give_the_reference(strategy: str, rng: np.ran
 def test_repeated_sums_of_one_value_stay_exact(rng: np.random.Generator) -> None:
     """``x + x`` three times broke 118 of 400 encrypted runs when it was compiled as written."""
     b = ProgramBuilder()
-    x = b.emit("input", shape=(100,), lo=0, hi=1)
+    x = b.emit("input", shape=(40,), lo=0, hi=1)
     y = b.emit("table_lookup", x, lo=0, table=np.array([0, 1]))
     for _ in range(3):
         y = b.emit("add", y, y)
@@ -107,8 +107,10 @@ def test_lookups_on_ten_bits_give_the_reference() -> None:
     """Beyond eight bits the compiler encodes values by residues."""
     b = ProgramBuilder()
     x = b.emit("input", shape=(1,), lo=-400, hi=500)
-    y = b.emit("table_lookup", x, lo=-400, table=np.arange(-400, 501) // 16)
-    assert_execution_equals_reference(b.build(y), rows=1, seed=4, batch_size=1)
+    program = b.build(b.emit("table_lookup", x, lo=-400, table=np.arange(-400, 501) // 16))
+    inputs = random_inputs(program, np.random.default_rng(4), 1)
+    circuit = compile_program(program, CircuitOptions(p_error=2.0**-10, batch_size=1))  # keys take a third of the time
+    assert_bit_exact(circuit.execute(inputs), evaluate(program, inputs), program)
 
 
 def test_error_probabilities_and_security_levels_are_honoured() -> None:

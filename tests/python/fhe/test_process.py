@@ -251,6 +251,25 @@ def test_the_server_process_ends_with_its_parent() -> None:
     pytest.fail("the server process outlives its parent")
 
 
+def test_the_server_process_ends_with_its_parent_even_while_it_makes_keys() -> None:
+    """Key generation holds the interpreter lock for minutes at eight bits."""
+    process = start(
+        """
+        circuit = compile_program(lookups(8, 1), CircuitOptions(batch_size=1))
+        print(server_process.server()._process.pid, flush=True)
+        threading.Timer(1.0, lambda: os.kill(os.getpid(), 9)).start()
+        circuit.keygen()
+        """
+    )
+    out, _ = process.communicate(timeout=60)
+    child = int(out)
+    for _ in range(100):
+        if not _runs(child):
+            return
+        time.sleep(0.1)
+    pytest.fail("the server process outlives its parent")
+
+
 def _runs(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as status:

@@ -8,6 +8,7 @@ from fhelearn.exceptions import LoweringError
 from fhelearn.ir import DeclaredBounds, Program, ProgramBuilder, evaluate
 from fhelearn.passes import expand_products
 from fhelearn.testing import assert_bit_exact, random_inputs, random_program
+from tests.python.fhe.shared_keys import with_keys
 
 pytestmark = pytest.mark.fhe
 
@@ -29,7 +30,7 @@ def overflowing(signed: bool, then: str) -> Program:
 
 
 def assert_wraps_as_the_reference_says(program: Program, inputs: list[np.ndarray]) -> None:
-    circuit = compile_program(program, CircuitOptions(batch_size=1))
+    circuit = with_keys(compile_program(program, CircuitOptions(batch_size=1)))
     assert_bit_exact(circuit.execute(inputs), evaluate(program, inputs, on_overflow="wrap"), program)
 
 

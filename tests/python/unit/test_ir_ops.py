@@ -8,6 +8,7 @@ import pytest
 
 from fhelearn.exceptions import ProgramError
 from fhelearn.ir import OPS, Bounds, ProgramBuilder, evaluate
+from fhelearn.testing import random_inputs, random_program
 from fhelearn.typing import IntArray
 
 
@@ -45,6 +46,13 @@ def test_conv2d_is_a_sum_over_its_window(rng: np.random.Generator, groups: int, 
             row, column = i * strides[0] + k * dilations[0], j * strides[1] + m * dilations[1]
             total += int(x[n, first + c, row, column]) * int(w[o, c, k, m])
         assert y[n, o, i, j] == total
+
+
+def test_every_op_accepts_no_rows() -> None:
+    for op in OPS:
+        program = random_program(np.random.default_rng(5), must_use=op)
+        outputs = evaluate(program, random_inputs(program, np.random.default_rng(5), 0))
+        assert [o.shape for o in outputs] == [(0, *program.nodes[i].value.shape) for i in program.outputs]
 
 
 def test_conv1d_is_conv2d_on_one_row(rng: np.random.Generator) -> None:
@@ -212,5 +220,6 @@ def test_bit_widths_are_the_smallest_that_hold_the_bounds() -> None:
         (-1, 1, 2),
         (-128, 127, 8),
         (-129, 0, 9),
+        (-8, -8, 4),
     ):
         assert Bounds.of(lo, hi).bit_width == bits

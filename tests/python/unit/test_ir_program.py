@@ -6,6 +6,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from fhelearn.backends.native import NativeEngine
 from fhelearn.exceptions import AccumulatorOverflowError, InputRangeError, ProgramError
 from fhelearn.ir import (
     Bounds,
@@ -136,6 +137,40 @@ def test_overflow_wraps_through_the_padding_bit() -> None:
     table = program.nodes[2].array("table")
     (wrapped,) = evaluate(program, [np.array([[3, 3, 3]])], on_overflow="wrap")
     assert wrapped.tolist() == [[-table[0], table[-3 + 6]]]
+
+
+@pytest.mark.parametrize(
+    ("lo", "messages", "expected"),
+    [
+        (0, [1, 3, 4, 5, 7, 8, 9], [4, 12, 16, 20, 28, 0, 4]),
+        (-8, [1, 3, 4, 5, 7, -1, -5], [4, -4, -16, -12, -4, -4, -4]),
+    ],
+)
+def test_a_wrapped_output_shows_its_padding_bit(lo: int, messages: list[int], expected: list[int]) -> None:
+    """Five bits of ``4 x`` come back, as measured on ciphertexts; a signed message has its own sign besides the padding."""
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(1,), lo=lo, hi=lo + 15)
+    claim = DeclaredBounds(lo, lo + 15, "calibrated", "too tame")
+    program = builder.build(builder.emit("multiply_constant", x, value=np.array([4]), declared=claim))
+    assert region_widths(program)[0].bit_width == 4
+    rows = np.array(messages)[:, np.newaxis]
+    for run in (evaluate(program, [rows], on_overflow="wrap"), NativeEngine(program).run([rows], on_overflow="wrap")):
+        assert run[0][:, 0].tolist() == expected
+
+
+def test_injected_failures_do_not_trip_structural_bounds() -> None:
+    """Exactly one of the two entries is non-zero; a failed lookup breaks that, and must show as a wrong answer."""
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(50,), lo=0, hi=1)
+    pair = [builder.emit("table_lookup", x, lo=0, table=np.array(t)) for t in ([5, 0], [0, 5])]
+    claim = DeclaredBounds(5, 5, "structural", "one of them is 5, the other 0")
+    program = builder.build(builder.emit("add", *pair, declared=claim))
+    rows = np.zeros((40, 50), np.int64)
+    assert (evaluate(program, [rows])[0] == 5).all()
+    faults = Faults(p_error=0.3, seed=1)
+    (noisy,) = evaluate(program, [rows], faults=faults)
+    assert set(np.unique(noisy)) == {0, 5, 10}
+    np.testing.assert_array_equal(NativeEngine(program).run([rows], faults=faults)[0], noisy)
 
 
 def test_structural_bounds_are_checked_in_both_modes() -> None:

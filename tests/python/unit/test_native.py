@@ -161,6 +161,22 @@ def test_declared_bounds_are_checked_at_run_time() -> None:
         engine.run([np.array([0, 6, 10])], on_overflow="wrap")
 
 
+def test_products_of_calibrated_values_have_no_wrapped_meaning() -> None:
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(), lo=0, hi=10)
+    y = builder.emit("negate", x, declared=DeclaredBounds(-5, 0, "calibrated", "a test"))
+    program = builder.build(builder.emit("multiply", y, y, name="square"))
+    x0 = np.array([0, 5])
+    np.testing.assert_array_equal(NativeEngine(program).run([x0])[0], [0, 25])
+    messages = []
+    for run in (NativeEngine(program).run, lambda inputs, **options: evaluate(program, inputs, **options)):
+        with pytest.raises(ProgramError) as caught:
+            run([x0], on_overflow="wrap")
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert messages[0].startswith("%2 multiply 'square': an operand depends on calibrated bounds")
+
+
 def test_options_out_of_range_are_refused() -> None:
     engine = NativeEngine(linear_program())
     x = np.zeros((1, 4), dtype=np.int64)
@@ -206,7 +222,7 @@ def test_inputs_are_not_written_and_outputs_are_fresh() -> None:
 def test_num_threads_means_what_n_jobs_means() -> None:
     assert resolve_num_threads(3) == 3
     assert resolve_num_threads(np.int64(2)) == 2
-    assert resolve_num_threads(-1) == len(os.sched_getaffinity(0))
+    assert resolve_num_threads(-1) == _core.available_cpus()
     with threads(5):
         assert resolve_num_threads(None) == native.get_num_threads() == 5
     for wrong in (0, -2, 1.0, "2", True):
@@ -230,7 +246,7 @@ def test_the_environment_sets_the_default() -> None:
     code = "from fhelearn import _core; print(_core.get_num_threads())"
     assert run_python(code, OMP_NUM_THREADS="3").strip() == "3"
     assert run_python(code, OMP_NUM_THREADS="3", FHELEARN_NUM_THREADS="4").strip() == "4"
-    assert int(run_python(code)) == len(os.sched_getaffinity(0))
+    assert int(run_python(code)) == _core.available_cpus()
     wrong = "from fhelearn import _core\ntry: _core.get_num_threads()\nexcept ValueError as e: print(e)"
     assert "FHELEARN_NUM_THREADS='x' must be a positive integer" in run_python(wrong, FHELEARN_NUM_THREADS="x")
 
@@ -241,7 +257,7 @@ def _default_threads(_: int) -> int:
 
 def test_joblib_workers_share_the_cpus() -> None:
     joblib = pytest.importorskip("joblib")
-    workers = len(os.sched_getaffinity(0))
+    workers = _core.available_cpus()
     counts = joblib.Parallel(n_jobs=max(workers, 2))(joblib.delayed(_default_threads)(i) for i in range(2))
     assert counts == [1, 1]
 
@@ -281,7 +297,7 @@ def test_the_gil_is_free_during_a_run() -> None:
     x = builder.emit("input", shape=(512,), lo=0, hi=2**20)
     wide = builder.emit("matmul", x, weights=np.full((512, 256), 2**33))
     engine = NativeEngine(builder.build(wide))
-    batch = np.ones((2_000, 512), dtype=np.int64)
+    batch = np.ones((4_000, 512), dtype=np.int64)
     span: list[float] = []
 
     def work() -> None:

@@ -8,13 +8,15 @@ one. The process exits when the parent's end of the pipe closes.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import select
 import shutil
 import sys
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -51,11 +53,44 @@ class _Cache:
                 self._items.popitem(last=False)
 
 
+class _Lifeline:
+    """Ends the process at once if the parent dies while native code holds the interpreter lock.
+
+    The kernel sends SIGIO when the parent's end of a pipe closes; its default action, on Linux, is to terminate. Key
+    generation may take minutes, in which no Python thread would notice that nobody waits for the keys any more.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._holders = 0
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+
+    @contextlib.contextmanager
+    def armed(self) -> Iterator[None]:
+        with self._lock:
+            self._holders += 1
+            self._notify(True)
+            if select.select([self._descriptor], [], [], 0)[0]:  # nothing is ever written: the parent is gone
+                os._exit(0)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                self._notify(self._holders > 0)
+
+    def _notify(self, wanted: bool) -> None:
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags | os.O_ASYNC if wanted else flags & ~os.O_ASYNC)
+
+
 class _Service:
     """The methods that the parent may call."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, lifeline: _Lifeline) -> None:
         self._folder = folder
+        self._lifeline = lifeline
         self._programs = _Cache(_MAX_PROGRAMS)
         self._keys = _Cache(_MAX_KEYS)
 
@@ -66,7 +101,8 @@ class _Service:
         return {"feedback": loaded.feedback}, [loaded.info]
 
     def keygen(self, header: dict[str, Any], blobs: list[bytes]) -> Reply:
-        keyset, evaluation_keys = native.generate_keys(blobs[0])
+        with self._lifeline.armed():
+            keyset, evaluation_keys = native.generate_keys(blobs[0])
         self._keys.put(header["keys"], native.load_evaluation_keys(evaluation_keys))
         return {}, [keyset, evaluation_keys]
 
@@ -87,9 +123,15 @@ class _Service:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve requests from descriptor ``arguments[0]`` on ``arguments[1]``; compile below folder ``arguments[2]``."""
-    source, sink, folder = int(arguments[0]), int(arguments[1]), arguments[2]
-    service = _Service(folder)
+    """Serve requests.
+
+    Parameters
+    ----------
+    arguments : list of str
+        Descriptors of requests, replies and the lifeline, and the folder to compile in.
+    """
+    source, sink, lifeline, folder = int(arguments[0]), int(arguments[1]), int(arguments[2]), arguments[3]
+    service = _Service(folder, _Lifeline(lifeline))
     methods: dict[str, Callable[[dict[str, Any], list[bytes]], Reply]] = {
         "compile": service.compile,
         "keygen": service.keygen,

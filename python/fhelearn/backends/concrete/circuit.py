@@ -65,9 +65,9 @@ def compile_program(program: Program, options: CircuitOptions | None = None) -> 
     if program.has_calibrated_bounds and compiled.uses_residues:
         label, width = lowered.widest_region
         raise LoweringError(
-            f"{label}: its {width} bits make the compiler encode values by residues, whose overflow wraps otherwise than "
-            "on_overflow='wrap' says, and the program has calibrated bounds; round to 8 bits or fewer before lookups, or "
-            "use proved bounds"
+            f"{label}: its {width} bits make the compiler encode values by residues, whose overflow wraps otherwise "
+            "than on_overflow='wrap' says, and the program has calibrated bounds; round to 8 bits or fewer before "
+            "lookups, or use proved bounds"
         )
     return Circuit(program, options, lowered, compiled)
 

@@ -78,26 +78,22 @@ class ServerProcess:
         self._closed = ""
         request_read, self._requests = os.pipe()
         self._replies, reply_write = os.pipe()
+        lifeline_read, self._lifeline = os.pipe()
+        given = (request_read, reply_write, lifeline_read)
+        command = [sys.executable, "-m", "fhelearn.backends.concrete.child", *map(str, given), self._folder]
         try:
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "fhelearn.backends.concrete.child",
-                    str(request_read),
-                    str(reply_write),
-                    self._folder,
-                ],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=self._stderr,
                 stderr=self._stderr,
-                pass_fds=(request_read, reply_write),
+                pass_fds=given,
                 env=_environment(self._folder),
                 start_new_session=True,  # the terminal's Ctrl-C is ours to handle
             )
         finally:
-            os.close(request_read)
-            os.close(reply_write)
+            for descriptor in given:
+                os.close(descriptor)
         self._receiver = threading.Thread(target=self._receive, name="fhelearn-server-replies", daemon=True)
         self._receiver.start()
 
@@ -183,6 +179,7 @@ class ServerProcess:
             pending, self._pending = list(self._pending.values()), {}
             os.close(self._requests)
             os.close(self._replies)
+            os.close(self._lifeline)
         for future, _ in pending:
             future.set_exception(ServerProcessError(self._closed))
         self._stderr.close()

@@ -1,7 +1,7 @@
 """Predict on encrypted data with scikit-learn's own estimators.
 
-Public modules carry scikit-learn's names (``fhelearn.linear_model``, ``fhelearn.svm``, ...). Importing this package loads
-nothing heavy: estimators, back ends and cryptography are loaded by the modules that use them.
+Public modules carry scikit-learn's names (``fhelearn.linear_model``, ``fhelearn.svm``, ...). Importing this package
+loads nothing heavy: estimators, back ends and cryptography are loaded by the modules that use them.
 """
 
 from fhelearn.exceptions import (

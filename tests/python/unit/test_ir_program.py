@@ -147,7 +147,7 @@ def test_overflow_wraps_through_the_padding_bit() -> None:
     ],
 )
 def test_a_wrapped_output_shows_its_padding_bit(lo: int, messages: list[int], expected: list[int]) -> None:
-    """Five bits of ``4 x`` come back, as measured on ciphertexts; a signed message has its own sign besides the padding."""
+    """Five bits of ``4 x`` come back, as measured on ciphertexts; a signed message has a sign of its own."""
     builder = ProgramBuilder()
     x = builder.emit("input", shape=(1,), lo=lo, hi=lo + 15)
     claim = DeclaredBounds(lo, lo + 15, "calibrated", "too tame")

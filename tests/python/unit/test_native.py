@@ -10,8 +10,10 @@ import threading
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
+import threadpoolctl
 
 from fhelearn import _core
 from fhelearn.backends import native
@@ -256,14 +258,12 @@ def _default_threads(_: int) -> int:
 
 
 def test_joblib_workers_share_the_cpus() -> None:
-    joblib = pytest.importorskip("joblib")
     workers = _core.available_cpus()
     counts = joblib.Parallel(n_jobs=max(workers, 2))(joblib.delayed(_default_threads)(i) for i in range(2))
     assert counts == [1, 1]
 
 
 def test_threadpoolctl_limits_the_engine() -> None:
-    threadpoolctl = pytest.importorskip("threadpoolctl")
     with threads(6):
         with threadpoolctl.threadpool_limits(limits=1):
             assert native.get_num_threads() == 1

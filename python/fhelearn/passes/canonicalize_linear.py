@@ -6,6 +6,7 @@ three times made 118 of 400 encrypted answers wrong at a promised error of 2.4e-
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ _MIXING = ("matmul", "conv2d", "conv1d", "sum_pool2d", "sum")
 
 
 @dataclass(frozen=True)
-class _Form:
+class LinearForm:
     """How a value is made of basis values.
 
     ``basis``: the values whose ciphertexts it adds up. ``distinct``: its elements share no ciphertext, so a linear
@@ -36,7 +37,7 @@ class _Form:
 
 def is_canonical(program: Program) -> bool:
     """Whether every levelled sum of `program` adds independent ciphertexts; products count once they are expanded."""
-    return all(form.sound for form in _forms(program))
+    return all(form.sound for form in linear_forms(program))
 
 
 def canonicalize_linear(program: Program) -> Program:
@@ -54,7 +55,7 @@ def canonicalize_linear(program: Program) -> Program:
     LoweringError
         If a map needs more than 2**26 coefficients.
     """
-    forms = _forms(program)
+    forms = linear_forms(program)
     if all(form.sound for form in forms):
         return program
     builder = ProgramBuilder()
@@ -71,35 +72,43 @@ def _is_basis(node: Node) -> bool:
     return node.op == "round" or starts_region(OPS[node.op])
 
 
-def _forms(program: Program) -> list[_Form]:
-    forms: list[_Form] = []
+def linear_forms(program: Program, is_basis: Callable[[int], bool] | None = None) -> list[LinearForm]:
+    """Per value, how it is made of basis values.
+
+    Parameters
+    ----------
+    program : Program
+    is_basis : callable, optional
+        Whether a node's value counts as a ciphertext of its own; default: sources, lookups, products and rounding.
+    """
+    forms: list[LinearForm] = []
     for index, node in enumerate(program.nodes):
-        if _is_basis(node):
+        if _is_basis(node) if is_basis is None else is_basis(index):
             fresh = frozenset() if node.op == "constant" else frozenset([index])
-            forms.append(_Form(fresh, True, True))
+            forms.append(LinearForm(fresh, True, True))
         else:
             size = program.nodes[node.operands[0]].value.size
             forms.append(_combine(node, [forms[i] for i in node.operands], size))
     return forms
 
 
-def _combine(node: Node, operands: list[_Form], operand_size: int) -> _Form:
+def _combine(node: Node, operands: list[LinearForm], operand_size: int) -> LinearForm:
     basis = frozenset().union(*(form.basis for form in operands))
     if not basis:  # constants carry no noise
-        return _Form(basis, True, True)
+        return LinearForm(basis, True, True)
     disjoint = sum(len(form.basis) for form in operands) == len(basis)
     distinct = disjoint and all(form.distinct for form in operands)
     # below an unsound operand only the last node of the chain is rewritten, from the basis
     sound = all(form.sound for form in operands)
     if node.op in _MIXING:
-        return _Form(basis, False, sound and operands[0].distinct)
+        return LinearForm(basis, False, sound and operands[0].distinct)
     if node.op in ("add", "sub"):
-        return _Form(basis, distinct, sound and disjoint)
+        return LinearForm(basis, distinct, sound and disjoint)
     if node.op == "gather":
         distinct = distinct and len(set(node.array("indices").tolist())) == node.array("indices").size
     if node.op == "broadcast":
         distinct = distinct and node.value.size == operand_size
-    return _Form(basis, distinct, sound)
+    return LinearForm(basis, distinct, sound)
 
 
 def _emit_sum(builder: ProgramBuilder, program: Program, index: int, basis: list[int], moved: dict[int, int]) -> int:

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
-from fhelearn.ir import OPS, Node, Program, starts_region
-
-_MIXING = ("matmul", "conv2d", "conv1d", "sum_pool2d", "sum")
+from fhelearn.ir import OPS, Program, starts_region
+from fhelearn.passes.canonicalize_linear import linear_forms
 
 
 def refreshed_rounds(program: Program) -> frozenset[int]:
@@ -34,28 +31,8 @@ def refreshed_rounds(program: Program) -> frozenset[int]:
 
 def _first_unsound(program: Program, fresh_round: Callable[[int], bool]) -> int | None:
     """The first levelled node that adds a ciphertext to itself, reading through rounds that are not fresh."""
-    forms: list[tuple[frozenset[int], bool]] = []  # (ciphertexts in the value, whether its elements share none)
-    for index, node in enumerate(program.nodes):
-        if starts_region(OPS[node.op]) or fresh_round(index):
-            forms.append((frozenset() if node.op == "constant" else frozenset([index]), True))
-            continue
-        operands = [forms[i] for i in node.operands]
-        basis = frozenset[int]().union(*(form[0] for form in operands))
-        disjoint = sum(len(form[0]) for form in operands) == len(basis)
-        distinct = disjoint and all(form[1] for form in operands)
-        adds_shared = (node.op in _MIXING and not operands[0][1]) or (node.op in ("add", "sub") and not disjoint)
-        if adds_shared and basis:
-            return index
-        forms.append((basis, distinct and _keeps_distinct(program, node)))
-    return None
-
-
-def _keeps_distinct(program: Program, node: Node) -> bool:
-    if node.op in _MIXING:
-        return False
-    if node.op == "gather":
-        return len(np.unique(node.array("indices"))) == node.array("indices").size
-    return node.op != "broadcast" or node.value.size == program.nodes[node.operands[0]].value.size
+    forms = linear_forms(program, lambda i: starts_region(OPS[program.nodes[i].op]) or fresh_round(i))
+    return next((i for i, form in enumerate(forms) if not form.sound), None)
 
 
 def _rounds_below(program: Program, index: int) -> set[int]:

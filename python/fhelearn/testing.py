@@ -13,7 +13,8 @@ from fhelearn.typing import IntArray
 
 Generator: TypeAlias = np.random.Generator
 
-_WIDE, _NARROW = 44, 6  # widest value, in bits, of programs for the engine and of programs that are encrypted
+_WIDE, _NARROW = 64, 6  # widest value, in bits, of programs for the engine and of programs that are encrypted
+_EXTREME = 0.2  # part of the programs for the engine whose constants and inputs go to the ends of int64
 
 
 def assert_bit_exact(actual: Sequence[IntArray], expected: Sequence[IntArray], program: Program) -> None:
@@ -94,6 +95,7 @@ class _Sketch:
         self.builder = ProgramBuilder()
         self.cap = _NARROW if small else _WIDE
         self.side = 3 if small else 5
+        self.extreme = not small and bool(rng.random() < _EXTREME)
 
     def draw(self, must_use: str | None) -> Program:
         for _ in range(int(self.rng.integers(1, 3))):
@@ -105,24 +107,28 @@ class _Sketch:
             self._try(must_use if must_use and must_use != "input" and step == forced else str(self.rng.choice(names)))
         count = len(self.builder.nodes)
         outputs = {count - 1, int(self.rng.integers(count))} if self.rng.random() < 0.3 else {count - 1}
-        return self.builder.build(*sorted(outputs))
+        chosen = sorted(outputs)
+        return self.builder.build(*chosen, *(chosen[:1] if self.rng.random() < 0.1 else []))
 
     def _integer(self, lo: int, hi: int) -> int:
         return int(self.rng.integers(lo, hi, endpoint=True))
 
     def _array(self, lo: int, hi: int, shape: tuple[int, ...]) -> IntArray:
+        if self.extreme and lo < 0 and self.rng.random() < 0.3:
+            reach = 2 ** self._integer(20, 62)
+            lo, hi = -reach, reach - 1
         return self.rng.integers(lo, hi, size=shape, endpoint=True, dtype=np.int64)
 
     def _input(self) -> None:
-        rank = self._integer(1, 3)
+        rank = self._integer(0 if self.rng.random() < 0.2 else 1, 3)
         shape = tuple(self._integer(1, self.side) for _ in range(rank))
-        bits = self._integer(1, 3 if self.small else 16)
+        bits = self._integer(1, 3 if self.small else 63 if self.extreme else 16)
         low = 0 if self.rng.random() < 0.5 else -(2 ** (bits - 1))
         lo: Any = low
         hi: Any = low + 2**bits - 1
         if self.rng.random() < 0.3:  # bounds of their own for each element
-            lo = self._array(low, low + 2**bits - 1, shape)
-            hi = np.minimum(lo + self._array(0, 2**bits - 1, shape), low + 2**bits - 1)
+            lo = np.asarray(self.rng.integers(low, hi, size=shape, endpoint=True, dtype=np.int64))
+            hi = np.asarray(self.rng.integers(lo, hi, size=shape, endpoint=True, dtype=np.int64))
         self.builder.emit("input", shape=shape, lo=lo, hi=hi, name=f"x{len(self.builder.nodes)}")
 
     def _operand(self) -> int:
@@ -148,7 +154,7 @@ class _Sketch:
             return
         if value.bit_width > self.cap or value.size > (12 if self.small else 4000):
             return
-        declared = self._declared(op, value)
+        declared = self._declared(op, operands, value)
         trial = ProgramBuilder(list(self.builder.nodes))
         try:
             trial.emit(op, *operands, declared=declared, name=f"n{len(trial.nodes)}", **attributes)
@@ -157,8 +163,10 @@ class _Sketch:
             return
         self.builder = trial
 
-    def _declared(self, op: str, value: Value) -> DeclaredBounds | None:
+    def _declared(self, op: str, operands: Sequence[int], value: Value) -> DeclaredBounds | None:
         lo, hi = value.bounds.minimum, value.bounds.maximum
+        if op == "sub" and operands[0] == operands[1]:
+            return DeclaredBounds(0, 0, "structural", "a value less itself is zero")
         if not self.calibrated or op in ("input", "constant") or hi - lo < 4 or self.rng.random() < 0.5:
             return None
         keep = (hi - lo) // self._integer(2, 4)
@@ -251,7 +259,7 @@ class _Sketch:
 
     def pad(self, x: Value) -> Mapping[str, Any]:
         before, after = ([self._integer(0, 1) for _ in x.shape] for _ in range(2))
-        return {"before": before, "after": after, "value": self._integer(-1, 1)}
+        return {"before": before, "after": after, "value": int(self._array(-1, 1, ()))}
 
     def broadcast(self, x: Value) -> Mapping[str, Any]:
         shape = tuple(self._integer(1, 3) if d == 1 else d for d in x.shape)

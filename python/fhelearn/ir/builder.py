@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from fhelearn.exceptions import ProgramError
+from fhelearn.ir.cost import inference_work
 from fhelearn.ir.interval import Bounds
-from fhelearn.ir.program import Node, Program, Value
-from fhelearn.ir.verify import DeclaredBounds, infer, verify
+from fhelearn.ir.program import MAX_PROGRAM_BOUNDS, MAX_PROGRAM_WORK, Node, Program, Value
+from fhelearn.ir.verify import DeclaredBounds, check_text, infer, verify
 
 
 def _frozen(value: Any) -> Any:
@@ -49,6 +50,8 @@ class ProgramBuilder:
     """
 
     nodes: list[Node] = field(default_factory=list)
+    _work: int = 0
+    _bounds: int = 0
 
     def emit(
         self, op: str, *operands: int, name: str = "", declared: DeclaredBounds | None = None, **attributes: Any
@@ -74,15 +77,42 @@ class ProgramBuilder:
             Names the node, the op, the value met and what is allowed.
         """
         where = f"%{len(self.nodes)} {op}" + (f" '{name}'" if name else "")
+        value, kept = self._infer(where, op, operands, attributes, declared)
+        try:
+            check_text("name", name)
+        except ProgramError as error:
+            raise ProgramError(f"{where!a}: {error}") from None
+        sources = [self.nodes[i].value for i in operands]
+        self._work += inference_work(op, value.shape, sources, kept)
+        if self._work > MAX_PROGRAM_WORK:
+            raise ProgramError(f"{where}: the program needs too much work; at most {MAX_PROGRAM_WORK} steps in all")
+        self._bounds += int(value.bounds.lo.size)
+        if self._bounds > MAX_PROGRAM_BOUNDS:
+            raise ProgramError(
+                f"{where}: the program has too many bounds of single elements; at most {MAX_PROGRAM_BOUNDS}"
+            )
+        self.nodes.append(Node(op, tuple(int(i) for i in operands), MappingProxyType(kept), value, name))
+        return len(self.nodes) - 1
+
+    def inferred(self, op: str, *operands: int, **attributes: Any) -> Value:
+        """The value that :meth:`emit` would define with these arguments; nothing is appended."""
+        return self._infer(f"%{len(self.nodes)} {op}", op, operands, attributes, None)[0]
+
+    def _infer(
+        self,
+        where: str,
+        op: str,
+        operands: tuple[int, ...],
+        attributes: dict[str, Any],
+        declared: DeclaredBounds | None,
+    ) -> tuple[Value, dict[str, Any]]:
         frozen = {}
         for key in sorted(attributes):
             try:
                 frozen[key] = _frozen(attributes[key])
             except ProgramError as error:
                 raise ProgramError(f"{where}: {key} {error}") from None
-        value, kept = infer(where, op, [self._operand(where, i) for i in operands], frozen, declared)
-        self.nodes.append(Node(op, tuple(int(i) for i in operands), MappingProxyType(kept), value, name))
-        return len(self.nodes) - 1
+        return infer(where, op, [self._operand(where, i) for i in operands], frozen, declared)
 
     def _operand(self, where: str, index: int) -> Node:
         if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < len(self.nodes):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import numpy as np
 
 from fhelearn.ir.ops import OPS
-from fhelearn.ir.program import Node, Program
+from fhelearn.ir.program import Node, Program, Value
 from fhelearn.ir.regions import region_widths
 
 PRICE_PER_LOOKUP: Mapping[int, int] = {1: 26, 2: 30, 3: 42, 4: 62, 5: 99, 6: 230, 7: 796, 8: 1217}
@@ -69,6 +71,19 @@ def cost(program: Program) -> Cost:
             lookups[widths[node.operands[0]].bit_width + extra] += count
     price = sum(lookup_price(bits) * count for bits, count in lookups.items())
     return Cost(dict(sorted(lookups.items())), sum(_products(node) for node in program.nodes), price)
+
+
+def inference_work(op: str, shape: tuple[int, ...], operands: Sequence[Value], attributes: Mapping[str, Any]) -> int:
+    """Steps that inferring the bounds of a node takes at most: its products or sums, or the elements it touches."""
+    size = prod(shape)
+    touched = max([size, *(x.size for x in operands)])
+    if op in ("matmul", "conv1d", "conv2d"):
+        weights = attributes["weights"]
+        terms = int(weights.shape[0] if op == "matmul" else weights.size // weights.shape[0])
+        return max(size * terms, touched)
+    if op == "sum_pool2d":
+        return touched * int(sum(attributes["kernel"]))
+    return touched
 
 
 def _products(node: Node) -> int:

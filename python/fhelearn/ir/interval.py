@@ -42,6 +42,12 @@ def bit_width(lo: int, hi: int) -> int:
     return max(max(hi, 0).bit_length(), (-lo - 1).bit_length()) + 1 if lo < 0 else max(hi.bit_length(), 1)
 
 
+def _python_integers(values: Any) -> ObjectArray:
+    """An object array; arithmetic on 0-d object arrays gives bare integers, and np.minimum of those even int64."""
+    array = np.asarray(values, dtype=object)
+    return array if array.ndim else np.asarray(int(array.item()), dtype=object)
+
+
 @dataclass(frozen=True, eq=False)
 class Bounds:
     """Inclusive bounds of every element of a value.
@@ -55,9 +61,9 @@ class Bounds:
     lo: ObjectArray
     hi: ObjectArray
 
-    def __post_init__(self) -> None:  # arithmetic on 0-d object arrays gives bare integers
-        object.__setattr__(self, "lo", np.asarray(self.lo, dtype=object))
-        object.__setattr__(self, "hi", np.asarray(self.hi, dtype=object))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lo", _python_integers(self.lo))
+        object.__setattr__(self, "hi", _python_integers(self.hi))
 
     @staticmethod
     def of(lo: Any, hi: Any) -> Bounds:
@@ -114,6 +120,8 @@ class Bounds:
 
     def compact(self) -> Bounds:
         """The same bounds as two scalars where all elements agree: the canonical form that files store."""
+        if self.lo.ndim == 0:
+            return self
         lo, hi = self.lo.ravel(), self.hi.ravel()
         uniform = lo.size > 0 and bool((lo == lo[0]).all()) and bool((hi == hi[0]).all())
         return Bounds(lo[0], hi[0]) if uniform else self
@@ -143,18 +151,34 @@ class Bounds:
     __hash__ = None  # type: ignore[assignment]  # holds arrays; equality is by value
 
 
+MAX_WIDE_PRODUCTS = 2**24
+"""Most products that are summed in Python integers: a few seconds' work."""
+
+
 def linear_bounds(
-    bounds: Bounds, weights: IntArray, apply: Callable[[ObjectArray, ObjectArray], ObjectArray]
+    bounds: Bounds,
+    weights: IntArray,
+    terms: int,
+    products: int,
+    apply: Callable[[ObjectArray, ObjectArray], ObjectArray],
 ) -> Bounds:
     """Exact bounds of a linear map: ``lo' = W+ lo + W- hi`` and ``hi' = W+ hi + W- lo``.
 
     Interval arithmetic is tight here because every input element occurs once per output (Moore, Kearfott and
     Cloud, *Introduction to Interval Analysis*, SIAM 2009, section 5). `apply(x, w)` evaluates the map; it is
-    called on int64 where no partial sum can leave 63 bits, and on Python integers otherwise.
+    called on int64 where no partial sum of `terms` products can leave 63 bits, and on Python integers otherwise.
+    `products` is the number of products in all.
+
+    Raises
+    ------
+    ProgramError
+        If that needs more than 2**24 products in Python integers.
     """
     largest = max(abs(bounds.minimum), abs(bounds.maximum), 1)
     heaviest = max((abs(int(weights.min())), abs(int(weights.max()))), default=0) if weights.size else 0
-    safe = 2 * largest * heaviest * max(weights.size, 1) < 2**62
+    safe = 2 * largest * heaviest * max(terms, 1) < 2**62
+    if not safe and products > MAX_WIDE_PRODUCTS:
+        raise ProgramError(f"sums of {terms} products may leave 62 bits; use fewer bits for inputs or weights")
     kind = np.int64 if safe else object
     lo, hi = bounds.lo.astype(kind), bounds.hi.astype(kind)
     w = weights.astype(object)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,11 @@ def _matmul(operands: Sequence[Any], a: Attributes) -> Any:
 
 
 def _matmul_bounds(operands: Sequence[Value], a: Attributes) -> Bounds:
-    x = operands[0]
-    return linear_bounds(x.bounds.broadcast(x.shape), a["weights"], lambda b, w: b @ w)
+    x, weights = operands[0], a["weights"]
+    if x.bounds.lo.ndim == 0:  # one box for all: the rows of x need not be told apart
+        x = Value(x.shape[-1:], x.bounds)
+    products = x.size * weights.shape[1]
+    return linear_bounds(x.bounds.broadcast(x.shape), weights, weights.shape[0], products, lambda b, w: b @ w)
 
 
 def _window_shape(size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Any:
@@ -107,9 +111,14 @@ def _conv(operands: Sequence[Any], a: Attributes) -> Any:
 
 
 def _conv_bounds(operands: Sequence[Value], a: Attributes) -> Bounds:
-    x = operands[0]
+    x, weights = operands[0], a["weights"]
+    if x.bounds.lo.ndim == 0:  # one box for all: every window is like the first
+        spans = (d * (k - 1) + 1 for k, d in zip(weights.shape[2:], a["dilations"], strict=True))
+        x = Value((x.shape[0], *spans), x.bounds)
     full = x.bounds.broadcast(x.shape).map(lambda b: b[np.newaxis])
-    return linear_bounds(full, a["weights"], lambda b, w: _convolve(b, w, a)).map(lambda b: b[0])
+    terms = weights.size // weights.shape[0]
+    products = terms * int(np.prod(_conv_shape(len(a["strides"]), [x], a)))
+    return linear_bounds(full, weights, terms, products, lambda b, w: _convolve(b, w, a)).map(lambda b: b[0])
 
 
 def _pool_shape(operands: Sequence[Value], a: Attributes) -> tuple[int, ...]:
@@ -120,7 +129,19 @@ def _pool_shape(operands: Sequence[Value], a: Attributes) -> tuple[int, ...]:
 
 
 def _pool(operands: Sequence[Any], a: Attributes) -> Any:
-    return _windows(operands[0], a["kernel"], a["strides"], (1, 1)).sum(axis=(-2, -1))
+    rows = _windows(operands[0], (1, a["kernel"][1]), (1, a["strides"][1]), (1, 1)).sum(axis=(-2, -1))
+    return _windows(rows, (a["kernel"][0], 1), (a["strides"][0], 1), (1, 1)).sum(axis=(-2, -1))
+
+
+def _scaled_bounds(evaluate: Any, terms: Callable[[Value, Attributes], int]) -> Any:
+    """Bound rule of a plain sum: one box for all gives that box times the number of terms."""
+    full = monotone_bounds(evaluate)
+
+    def bounds(operands: Sequence[Value], a: Attributes) -> Bounds:
+        x = operands[0]
+        return x.bounds.map(lambda b: b * terms(x, a)) if x.bounds.lo.ndim == 0 else full(operands, a)
+
+    return bounds
 
 
 def monotone_bounds(evaluate: Any) -> Any:
@@ -135,8 +156,20 @@ def monotone_bounds(evaluate: Any) -> Any:
     return bounds
 
 
+def common_boxes(operands: Sequence[Value]) -> tuple[Bounds, ...]:
+    """The operands' bounds, of one shape; scalars where every operand has one box for all its elements."""
+    if all(v.bounds.lo.ndim == 0 for v in operands):
+        return tuple(v.bounds for v in operands)
+    return tuple(v.bounds.broadcast(v.shape) for v in operands)
+
+
+def _add_bounds(operands: Sequence[Value], _: Attributes) -> Bounds:
+    x, y = common_boxes(operands)
+    return Bounds(x.lo + y.lo, x.hi + y.hi)
+
+
 def _sub_bounds(operands: Sequence[Value], _: Attributes) -> Bounds:
-    x, y = (v.bounds.broadcast(v.shape) for v in operands)
+    x, y = common_boxes(operands)
     return Bounds(x.lo - y.hi, x.hi - y.lo)
 
 
@@ -166,6 +199,10 @@ def _sum_shape(operands: Sequence[Value], a: Attributes) -> tuple[int, ...]:
     if a["keepdims"]:
         return tuple(1 if i in axes else d for i, d in enumerate(shape))
     return tuple(d for i, d in enumerate(shape) if i not in axes)
+
+
+def _terms(x: Value, a: Attributes) -> int:
+    return prod(x.shape[axis] for axis in a["axes"])
 
 
 def _sum(operands: Sequence[Any], a: Attributes) -> Any:
@@ -199,8 +236,16 @@ SPECS: tuple[OpSpec, ...] = (
     OpSpec("matmul", "levelled", (1, 1), {"weights": "array"}, _matmul_shape, _matmul_bounds, _matmul),
     OpSpec("conv2d", "levelled", (1, 1), _CONV, partial(_conv_shape, 2), _conv_bounds, _conv),
     OpSpec("conv1d", "levelled", (1, 1), _CONV, partial(_conv_shape, 1), _conv_bounds, _conv),
-    OpSpec("sum_pool2d", "levelled", (1, 1), _POOL, _pool_shape, monotone_bounds(_pool), _pool),
-    OpSpec("add", "levelled", (2, 2), {}, same_shape, monotone_bounds(_add), _add),
+    OpSpec(
+        "sum_pool2d",
+        "levelled",
+        (1, 1),
+        _POOL,
+        _pool_shape,
+        _scaled_bounds(_pool, lambda x, a: prod(a["kernel"])),
+        _pool,
+    ),
+    OpSpec("add", "levelled", (2, 2), {}, same_shape, _add_bounds, _add),
     OpSpec("sub", "levelled", (2, 2), {}, same_shape, _sub_bounds, _sub),
     OpSpec("negate", "levelled", (1, 1), {}, like_operand, _negate_bounds, _negate),
     OpSpec(
@@ -221,5 +266,7 @@ SPECS: tuple[OpSpec, ...] = (
         _multiply_constant_bounds,
         _multiply_constant,
     ),
-    OpSpec("sum", "levelled", (1, 1), {"axes": "ints", "keepdims": "bool"}, _sum_shape, monotone_bounds(_sum), _sum),
+    OpSpec(
+        "sum", "levelled", (1, 1), {"axes": "ints", "keepdims": "bool"}, _sum_shape, _scaled_bounds(_sum, _terms), _sum
+    ),
 )

@@ -10,7 +10,7 @@ import numpy as np
 from fhelearn.exceptions import ProgramError
 from fhelearn.ir.interval import Bounds
 from fhelearn.ir.op_spec import Attributes, OpSpec
-from fhelearn.ir.ops_levelled import broadcasts_to, same_shape
+from fhelearn.ir.ops_levelled import broadcasts_to, common_boxes, same_shape
 from fhelearn.ir.program import Value
 
 MAX_LSBS = 62
@@ -108,7 +108,7 @@ def _round_lookups(operands: Sequence[Value], a: Attributes) -> int:
 
 
 def _multiply_bounds(operands: Sequence[Value], _: Attributes) -> Bounds:
-    x, y = (v.bounds.broadcast(v.shape) for v in operands)
+    x, y = common_boxes(operands)
     corners = [p * q for p in (x.lo, x.hi) for q in (y.lo, y.hi)]
     lo = np.minimum(np.minimum(corners[0], corners[1]), np.minimum(corners[2], corners[3]))
     hi = np.maximum(np.maximum(corners[0], corners[1]), np.maximum(corners[2], corners[3]))
@@ -116,7 +116,7 @@ def _multiply_bounds(operands: Sequence[Value], _: Attributes) -> Bounds:
 
 
 def _maximum_bounds(operands: Sequence[Value], _: Attributes) -> Bounds:
-    x, y = (v.bounds.broadcast(v.shape) for v in operands)
+    x, y = common_boxes(operands)
     return Bounds(np.maximum(x.lo, y.lo), np.maximum(x.hi, y.hi))
 
 

@@ -131,8 +131,11 @@ def _pad_shape(operands: Sequence[Value], a: Attributes) -> tuple[int, ...]:
 
 
 def _pad(operands: Sequence[Any], a: Attributes) -> Any:
-    widths = [(0, 0), *zip(a["before"], a["after"], strict=True)]
-    return np.pad(operands[0], widths, constant_values=a["value"])
+    x = operands[0]
+    extents = (b + d + e for b, d, e in zip(a["before"], x.shape[1:], a["after"], strict=True))
+    padded = np.full((x.shape[0], *extents), a["value"], dtype=x.dtype)  # np.pad would put int64 among Python integers
+    padded[(slice(None), *(slice(b, b + d) for b, d in zip(a["before"], x.shape[1:], strict=True)))] = x
+    return padded
 
 
 def _broadcast_shape(operands: Sequence[Value], a: Attributes) -> tuple[int, ...]:
@@ -162,8 +165,21 @@ SOURCES: tuple[OpSpec, ...] = (
 )
 
 
+def _moved_bounds(evaluate: Any) -> Any:
+    """Bound rule of an op that only moves elements: one box for all stays one box for all."""
+    full = monotone_bounds(evaluate)
+
+    def bounds(operands: Sequence[Value], a: Attributes) -> Bounds:
+        first = operands[0].bounds
+        uniform = first.lo.ndim == 0 and all(x.bounds.lo.ndim == 0 and x.bounds == first for x in operands)
+        return first if uniform else full(operands, a)
+
+    return bounds
+
+
 def _static(name: str, attributes: Any, shape: Any, evaluate: Any, arity: tuple[int, int] = (1, 1)) -> OpSpec:
-    return OpSpec(name, "static", arity, attributes, shape, monotone_bounds(evaluate), evaluate)
+    rule = monotone_bounds(evaluate) if name == "pad" else _moved_bounds(evaluate)
+    return OpSpec(name, "static", arity, attributes, shape, rule, evaluate)
 
 
 SPECS: tuple[OpSpec, ...] = (

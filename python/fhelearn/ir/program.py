@@ -18,6 +18,17 @@ MAX_ELEMENTS = 2**24
 """Largest number of elements of a value (per row): far above what encryption can run, below what exhausts memory."""
 
 
+MAX_RANK = 16
+"""Most axes of a value, the batch axis not counted: half of what NumPy allows, so that every op has room."""
+
+MAX_WORK, MAX_PROGRAM_WORK = 2**30, 2**32
+"""Most steps that inferring the bounds of a node, and of a program, may take; a step is about a nanosecond."""
+
+
+MAX_PROGRAM_BOUNDS = 2**23
+"""Most elements, over all values of a program, that have bounds of their own: below a gigabyte of Python integers."""
+
+
 @dataclass(frozen=True)
 class Value:
     """What a node defines.

@@ -47,8 +47,8 @@ class Faults:
             raise ValueError(f"p_error must be in [0, 1), got {self.p_error}")
         if not 0.0 <= self.rounding_noise < float("inf"):
             raise ValueError(f"rounding_noise must be finite and >= 0, got {self.rounding_noise}")
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed must be in [0, 2**64), got {self.seed}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must be an int in [0, 2**64), got {self.seed!r}")
 
 
 def evaluate(
@@ -178,6 +178,8 @@ class _Run:
                 x, negated = _wrap_at_lookup(x, width, signed)
             x = np.clip(x, lo, lo + last)
         position = x - lo
+        if self.faults.rounding_noise > 0:
+            position = np.clip(position, 0, last)
         if self.faults.p_error > 0:
             failed = self._draw(index, x.shape, 0) < np.uint64(int(self.faults.p_error * 2.0**64))
             step = np.where(self._draw(index, x.shape, 1) & np.uint64(1), 1, -1)
@@ -192,7 +194,7 @@ class _Run:
         deviation = self.faults.rounding_noise * 2.0**lsbs * 2.0**-32
         remainder = x & (2**lsbs - 1)
         shifted = (remainder.astype(np.float64) + gauss * deviation) * 2.0**-lsbs + 0.5
-        step = np.clip(np.floor(shifted), 0.0, 1.0).astype(np.int64)
+        step = np.where(remainder > 0, np.clip(np.floor(shifted), 0.0, 1.0), 0.0).astype(np.int64)
         result: IntArray = (x - remainder) + step * np.int64(2**lsbs)
         return result
 
@@ -212,7 +214,7 @@ class _Run:
         width, signed = self.regions[index]
         if self.on_overflow == "wrap" and width < 63:
             return _wrap_at_output(value, width, signed)
-        return np.ascontiguousarray(value)
+        return np.array(value, order="C")  # a copy: an output may be an input
 
 
 def _mix_int(z: int) -> int:
@@ -231,14 +233,17 @@ def _mix(z: Any) -> Any:
 def _wrap_at_lookup(x: IntArray, width: int, signed: bool) -> tuple[IntArray, Any]:
     """The message that a lookup reads, and whether its answer is negated: the padding bit makes tables negacyclic."""
     offset = 1 << (width - 1) if signed else 0
-    turned = (x + offset) & ((1 << (width + 1)) - 1)
+    turned = (x + offset) & ((1 << (width + 1)) - 1)  # width + 1 <= 63: the mask is a non-negative int64
     return (turned & ((1 << width) - 1)) - offset, turned >= (1 << width)
 
 
 def _wrap_at_output(x: IntArray, width: int, signed: bool) -> IntArray:
     """What decryption decodes: the message and its padding bit; a signed message's top bit is a sign of its own."""
-    reduced = x & ((1 << (width + 1)) - 1)
-    if not signed:
-        return reduced
-    sign, padding = reduced & (1 << (width - 1)), reduced & (1 << width)
-    return np.where(padding, reduced - (2 << width), np.where(sign, reduced - (1 << width), reduced))
+    modulus = np.uint64(1 << (width + 1))  # unsigned: twice the modulus need not fit int64
+    reduced = x.astype(np.uint64) & (modulus - np.uint64(1))
+    if signed:
+        less = np.where(reduced >= modulus // np.uint64(4), modulus // np.uint64(2), np.uint64(0))
+        less = np.where(reduced >= modulus // np.uint64(2), modulus, less)
+        reduced = reduced - less
+    result: IntArray = reduced.view(np.int64)
+    return result

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from fhelearn.exceptions import ProgramError
+from fhelearn.ir.cost import inference_work
 from fhelearn.ir.interval import INT64_MAX, INT64_MIN, Bounds
 from fhelearn.ir.op_spec import AttributeKind, OpSpec
 from fhelearn.ir.ops import OPS
-from fhelearn.ir.program import MAX_ELEMENTS, Node, Program, Value
+from fhelearn.ir.program import MAX_ELEMENTS, MAX_RANK, MAX_WORK, Node, Program, Value
 from fhelearn.typing import Provenance
 
 DECLARED_PROVENANCES = ("structural", "calibrated")
@@ -73,7 +74,11 @@ def infer(
         elements = int(np.prod(shape, dtype=object))
         if elements > MAX_ELEMENTS:
             raise ProgramError(f"result of shape {shape} has {elements} elements per row; at most {MAX_ELEMENTS}")
-        bounds = spec.bounds(values, kept)
+        if len(shape) > MAX_RANK:
+            raise ProgramError(f"result of shape {shape} has {len(shape)} axes; at most {MAX_RANK}")
+        if inference_work(op, shape, values, kept) > MAX_WORK:
+            raise ProgramError(f"result of shape {shape} needs too much work; at most {MAX_WORK} steps per node")
+        bounds = spec.bounds(values, kept).compact()
         _check_width(bounds)  # also where less is declared: beyond 63 bits a value could come back into its bounds
         if declared is not None:
             return _declare(shape, bounds, declared), kept
@@ -140,6 +145,12 @@ def _is_kind(value: Any, kind: AttributeKind) -> bool:
     return checks[kind]
 
 
+def check_text(what: str, text: Any) -> None:
+    """Raise ProgramError unless `text` is one line of printable characters, as the text form and the file need."""
+    if not isinstance(text, str) or not text.isprintable():
+        raise ProgramError(f"{what} must be a string of printable characters on one line, got {text!r}")
+
+
 def _check_width(bounds: Bounds) -> None:
     if not bounds.fits_int64:
         raise ProgramError(
@@ -150,7 +161,8 @@ def _check_width(bounds: Bounds) -> None:
 def _declare(shape: tuple[int, ...], inferred: Bounds, declared: DeclaredBounds) -> Value:
     if declared.provenance not in DECLARED_PROVENANCES:
         raise ProgramError(f"declared bounds are 'structural' or 'calibrated', got {declared.provenance!r}")
-    if not isinstance(declared.reason, str) or not declared.reason.strip() or "\n" in declared.reason:
+    check_text("reason", declared.reason)
+    if not declared.reason.strip():
         raise ProgramError("declared bounds need a reason of one line")
     both = inferred.meet(Bounds.of(declared.lo, declared.hi), shape)
     if both is None:
@@ -174,6 +186,7 @@ def verify(program: Program, *, reinfer: bool = True) -> None:
     """
     if reinfer:
         for index, node in enumerate(program.nodes):
+            check_text(f"%{index} {node.op}: name", node.name)
             _verify_node(program, index, node)
     if not program.outputs:
         raise ProgramError("a program must return at least one output")

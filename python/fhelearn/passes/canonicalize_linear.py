@@ -12,12 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from fhelearn.exceptions import LoweringError
-from fhelearn.ir import OPS, Node, Program, ProgramBuilder, starts_region
+from fhelearn.ir import OPS, DeclaredBounds, Node, Program, ProgramBuilder, starts_region
 from fhelearn.passes.rewrite import copy_node, declared_bounds, emit_within
 from fhelearn.typing import IntArray
 
 MAX_MATRIX_ENTRIES = 2**26
 """Largest linear map that is written out: half a gigabyte of int64."""
+
+MAX_PROBE_ENTRIES = 2**22
+"""Elements of the widest value while maps are read off: 32 MiB of int64."""
 
 _MIXING = ("matmul", "conv2d", "conv1d", "sum_pool2d", "sum")
 
@@ -36,7 +39,11 @@ class LinearForm:
 
 
 def is_canonical(program: Program) -> bool:
-    """Whether every levelled sum of `program` adds independent ciphertexts; products count once they are expanded."""
+    """Whether every levelled sum of `program` adds independent ciphertexts.
+
+    Products count once they are expanded. Rounded values count as ciphertexts of their own, which they are up to the
+    operand's noise; the Concrete back end refreshes them where that matters (``independence.py``).
+    """
     return all(form.sound for form in linear_forms(program))
 
 
@@ -48,7 +55,8 @@ def canonicalize_linear(program: Program) -> Program:
     exact: they are read off by evaluating the linear part at zero and at the unit vectors. Nodes without that
     problem stay.
 
-    Guarantee: :func:`is_canonical`; outputs are unchanged for every input.
+    Guarantee: :func:`is_canonical`; outputs are unchanged for every input that keeps the declared bounds. A rewritten
+    node keeps the bounds it had: where they rest on declared bounds of the nodes it replaces, it declares them itself.
 
     Raises
     ------
@@ -127,7 +135,27 @@ def _emit_sum(builder: ProgramBuilder, program: Program, index: int, basis: list
         total = term if total is None else builder.emit("add", total, term)
     assert total is not None  # an unsound node adds a basis value to itself
     constant = offset.reshape(node.value.shape)
-    return emit_within(builder, "add_constant", total, value=constant, name=node.name, declared=declared_bounds(node))
+    declared = declared_bounds(node) or _inherited_bounds(program, index)
+    return emit_within(builder, "add_constant", total, value=constant, name=node.name, declared=declared)
+
+
+def _inherited_bounds(program: Program, index: int) -> DeclaredBounds | None:
+    """The bounds of a proved value whose proof rests on declared bounds below it in its linear region; else None."""
+    pending, seen = [index], set[int]()
+    found: list[DeclaredBounds] = []
+    while pending:
+        node = program.nodes[current := pending.pop()]
+        declared = declared_bounds(node)
+        if declared is not None and current != index:
+            found.append(declared)
+        if current == index or not _is_basis(node):
+            pending.extend(i for i in node.operands if i not in seen)
+            seen.update(node.operands)
+    if not found:
+        return None
+    weakest = next((d for d in found if d.provenance == "calibrated"), found[0])
+    bounds = program.nodes[index].value.bounds
+    return DeclaredBounds(bounds.lo, bounds.hi, weakest.provenance, weakest.reason)
 
 
 def _emit_term(builder: ProgramBuilder, operand: int, matrix: IntArray, shape: tuple[int, ...]) -> int:
@@ -141,8 +169,13 @@ def _emit_term(builder: ProgramBuilder, operand: int, matrix: IntArray, shape: t
 def _coefficients(program: Program, index: int, basis: int, offset: IntArray) -> IntArray:
     """The map from the elements of `basis` to those of node `index`, shape (elements of basis, elements of node)."""
     value = program.nodes[basis].value
-    units = np.eye(value.size, dtype=np.int64).reshape(value.size, *value.shape)
-    return _linear_part(program, index, {basis: units}) - offset
+    widest = max(node.value.size for node in program.nodes)
+    rows = max(1, MAX_PROBE_ENTRIES // widest)
+    blocks = []
+    for start in range(0, value.size, rows):  # unit vectors in blocks that keep every intermediate value small
+        units = np.eye(min(rows, value.size - start), value.size, start, dtype=np.int64)
+        blocks.append(_linear_part(program, index, {basis: units.reshape(-1, *value.shape)}) - offset)
+    return np.concatenate(blocks)
 
 
 def _linear_part(program: Program, index: int, given: dict[int, IntArray]) -> IntArray:

@@ -9,7 +9,8 @@ from fhelearn.passes.rewrite import copy_node, live_nodes
 def eliminate_dead_nodes(program: Program) -> Program:
     """Remove the nodes that no output depends on, except inputs.
 
-    Guarantee: every remaining node is an input or reaches an output; outputs are unchanged for every input.
+    Guarantee: every remaining node is an input or reaches an output; outputs are unchanged for every input
+    that keeps the declared bounds (checks of removed nodes go with them).
     """
     live = live_nodes(program)
     builder = ProgramBuilder()

@@ -21,7 +21,8 @@ def expand_products(program: Program) -> Program:
     ``x * y = floor((x + y)**2 / 4) - floor((x - y)**2 / 4)``, exact because ``x + y`` and ``x - y`` have one parity
     (the quarter-square method), and ``maximum(x, y) = y + max(x - y, 0)``.
 
-    Guarantee: no ``multiply`` or ``maximum`` is left; outputs are unchanged for every input.
+    Guarantee: no ``multiply`` or ``maximum`` is left; outputs are unchanged for every input
+    that keeps the declared bounds.
 
     Raises
     ------
@@ -56,8 +57,9 @@ def _expand_maximum(builder: ProgramBuilder, where: str, node: Node, x: int, y: 
 
 
 def _box(node: Node, reason: str) -> DeclaredBounds:
-    if node.value.provenance == "calibrated":
-        return DeclaredBounds(node.value.bounds.lo, node.value.bounds.hi, "calibrated", node.value.reason)
+    own = declared_bounds(node)
+    if own is not None:
+        return own
     return DeclaredBounds(node.value.bounds.lo, node.value.bounds.hi, "structural", reason)
 
 

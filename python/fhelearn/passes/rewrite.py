@@ -32,7 +32,7 @@ def emit_within(
     Rewritten operands may have bounds so narrow that the inferred ones lie beside the declared; then those say nothing.
     """
     if declared is not None:
-        value = (trial := ProgramBuilder(list(builder.nodes))).value(trial.emit(op, *operands, **attributes))
+        value = builder.inferred(op, *operands, **attributes)
         if value.bounds.meet(Bounds.of(declared.lo, declared.hi), value.shape) is None:
             declared = None
     return builder.emit(op, *operands, name=name, declared=declared, **attributes)

@@ -1,12 +1,16 @@
 """Laws that hold for every program, on random ones."""
 
+import sys
+from itertools import product
+
 import numpy as np
 import pytest
 
-from fhelearn.exceptions import LoweringError
-from fhelearn.ir import OPS, ProgramBuilder, evaluate, region_widths, verify
+from fhelearn.exceptions import AccumulatorOverflowError, LoweringError
+from fhelearn.ir import OPS, DeclaredBounds, Program, ProgramBuilder, evaluate, region_widths, verify
 from fhelearn.passes import PASSES, eliminate_dead_nodes, expand_products, is_canonical
 from fhelearn.testing import assert_bit_exact, random_inputs, random_program
+from fhelearn.typing import IntArray
 
 SEEDS = range(400)
 
@@ -16,6 +20,13 @@ def test_random_programs_can_be_asked_to_use_any_op(op: str) -> None:
     for small in (False, True):
         program = random_program(np.random.default_rng(0), small=small, must_use=op)
         assert op in {node.op for node in program.nodes}
+
+
+def test_bounds_hold_python_integers_which_cannot_wrap() -> None:
+    for seed in SEEDS:
+        for node in random_program(np.random.default_rng(seed), calibrated=seed % 2 == 0).nodes:
+            kinds = {type(v) for end in (node.value.bounds.lo, node.value.bounds.hi) for v in end.flat}
+            assert kinds == {int}, node
 
 
 def test_values_lie_inside_their_proved_bounds_and_regions() -> None:
@@ -34,32 +45,49 @@ def test_values_lie_inside_their_proved_bounds_and_regions() -> None:
             assert region.signed or not node.value.signed
 
 
-def test_linear_bounds_are_attained_by_some_corner() -> None:
+@pytest.mark.parametrize("op", ["matmul", "conv2d", "conv1d", "sum_pool2d", "sum", "multiply_constant", "negate"])
+def test_linear_bounds_are_attained_by_corners(op: str) -> None:
     """Interval arithmetic is tight for one linear op, so a narrower accumulator would be wrong for some input."""
     rng = np.random.default_rng(1)
-    for _ in range(50):
-        program = random_program(rng, small=True, must_use="matmul")
-        index = next(i for i, node in enumerate(program.nodes) if node.op == "matmul")
+    tried = 0
+    while tried < 20:
+        program = random_program(rng, small=True, must_use=op)
+        index = next(i for i, node in enumerate(program.nodes) if node.op == op)
         node = program.nodes[index]
+        if program.nodes[node.operands[0]].value.size > 12:
+            continue
+        tried += 1
         (source,) = node.operands
-        bounds = program.nodes[source].value.bounds.broadcast(program.nodes[source].value.shape)
-        weights = node.array("weights")
-        low, high = bounds.to_int64()
-        found = node.value.bounds.broadcast(node.value.shape)
-        for column in range(weights.shape[1]):
-            up, down = weights[:, column] > 0, weights[:, column] < 0
-            best = np.where(up, high, low) * weights[:, column]
-            worst = np.where(down, high, low) * weights[:, column]
-            np.testing.assert_array_equal(best.sum(-1), found.hi[..., column].astype(np.int64))
-            np.testing.assert_array_equal(worst.sum(-1), found.lo[..., column].astype(np.int64))
+        alone = ProgramBuilder()
+        box = program.nodes[source].value
+        x = alone.emit("input", shape=box.shape, lo=box.bounds.lo, hi=box.bounds.hi)
+        layer = alone.build(alone.emit(node.op, x, **node.attributes))
+        low, high = (np.broadcast_to(b, box.shape) for b in box.bounds.to_int64())
+        corners = np.array(list(product(*zip(low.ravel(), high.ravel(), strict=True)))).reshape(-1, *box.shape)
+        (reached,) = evaluate(layer, [corners])
+        found = layer.nodes[1].value.bounds.broadcast(layer.nodes[1].value.shape)
+        np.testing.assert_array_equal(reached.min(axis=0), found.lo.astype(np.int64))
+        np.testing.assert_array_equal(reached.max(axis=0), found.hi.astype(np.int64))
+
+
+def rows_in_bounds(program: Program, inputs: list[IntArray]) -> list[IntArray]:
+    """The rows that keep every declared bound."""
+    keep = []
+    for row in range(len(inputs[0])):
+        try:
+            evaluate(program, [x[row : row + 1] for x in inputs])
+        except AccumulatorOverflowError:
+            continue
+        keep.append(row)
+    return [x[keep] for x in inputs]
 
 
 @pytest.mark.parametrize("name", sorted(PASSES))
 def test_a_pass_changes_no_answer(name: str) -> None:
-    changed = refused = 0
+    changed = refused = rows = 0
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
-        program = random_program(rng, small=seed % 2 == 0)
+        program = random_program(rng, small=seed % 2 == 0, calibrated=seed % 4 == 1)
         try:
             result = PASSES[name](program)
         except (
@@ -69,10 +97,12 @@ def test_a_pass_changes_no_answer(name: str) -> None:
             continue
         verify(result)
         changed += result != program
-        inputs = random_inputs(program, rng, 20)
+        inputs = rows_in_bounds(program, random_inputs(program, rng, 20))
+        rows += len(inputs[0])
         assert_bit_exact(evaluate(result, inputs), evaluate(program, inputs), program)
         assert PASSES[name](result) == result
     assert changed > 50
+    assert rows > 10 * len(SEEDS)
     assert refused == 0 or name == "expand_products"
 
 
@@ -98,6 +128,34 @@ def test_structural_bounds_of_expanded_products_hold_for_all_operands() -> None:
             grid = np.array(np.meshgrid(np.arange(a, b + 1), np.arange(c, d + 1))).reshape(2, -1, 1)
             result = expand_products(program)
             assert_bit_exact(evaluate(result, list(grid)), evaluate(program, list(grid)), program)
+
+
+def test_a_calibrated_residual_connection_keeps_its_bounds() -> None:
+    """Y + y becomes 2 W x, which may only be as wide as the calibrated y allows, or its table would not cover it."""
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(3,), lo=0, hi=3)
+    y = builder.emit(
+        "matmul", x, weights=np.ones((3, 2), np.int64), declared=DeclaredBounds(0, 4, "calibrated", "seen")
+    )
+    z = builder.emit("add", y, y)
+    program = builder.build(builder.emit("table_lookup", z, lo=0, table=np.arange(9) % 5))
+    result = PASSES["canonicalize_linear"](program)
+    assert is_canonical(result)
+    final = result.nodes[result.nodes[result.outputs[0]].operands[0]]
+    assert (final.value.provenance, final.value.bounds.maximum) == ("calibrated", 8)
+    inputs = rows_in_bounds(program, [np.array(list(product(range(4), repeat=3)))])
+    assert_bit_exact(evaluate(result, inputs), evaluate(program, inputs), program)
+
+
+def test_wide_maps_are_read_off_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(50,), lo=-3, hi=3)
+    total = builder.emit("sum", x, axes=(0,), keepdims=True)
+    program = builder.build(builder.emit("add", total, builder.emit("gather", x, axis=0, indices=np.array([7]))))
+    whole = PASSES["canonicalize_linear"](program)
+    module = sys.modules["fhelearn.passes.canonicalize_linear"]  # the package has a function of that name
+    monkeypatch.setattr(module, "MAX_PROBE_ENTRIES", 150)
+    assert PASSES["canonicalize_linear"](program) == whole
 
 
 def test_passes_refuse_what_no_table_can_hold() -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fhelearn.exceptions import ProgramError
-from fhelearn.ir import OPS, Bounds, ProgramBuilder, evaluate
+from fhelearn.ir import OPS, Bounds, ProgramBuilder, cost, evaluate
+from fhelearn.passes import expand_products
 from fhelearn.testing import random_inputs, random_program
 from fhelearn.typing import IntArray
 
@@ -205,9 +206,72 @@ def test_operands_must_be_earlier_nodes_and_outputs_nodes() -> None:
         builder.build(7)
 
 
-def test_every_op_says_how_many_lookups_it_needs() -> None:
-    for spec in OPS.values():
-        assert (spec.kind == "lookup") == (spec.name in ("table_lookup", "round", "multiply", "maximum"))
+@pytest.mark.parametrize("op", sorted(OPS))
+def test_the_lookups_of_an_op_are_those_of_its_expansion(op: str) -> None:
+    """Per element one for a table, one for each bit that exact rounding removes, and what expanded products contain."""
+    for seed in range(5):
+        program = expand_products(random_program(np.random.default_rng(seed), small=True, must_use=op))
+        expected = 0
+        for node in program.nodes:
+            if node.op == "table_lookup":
+                expected += node.value.size
+            elif node.op == "round":
+                expected += node.value.size * node.integer("lsbs")
+            else:
+                assert OPS[node.op].kind in ("source", "levelled", "static")
+        assert cost(program).total_lookups == expected
+
+
+def test_a_product_costs_what_it_expands_to() -> None:
+    for op in ("multiply", "maximum"):
+        builder = ProgramBuilder()
+        x, y = (builder.emit("input", shape=(2, 3), lo=0, hi=3) for _ in range(2))
+        program = builder.build(builder.emit(op, x, y))
+        assert cost(program).total_lookups == cost(expand_products(program)).total_lookups
+
+
+def test_padding_keeps_bounds_in_python_integers() -> None:
+    """NumPy's own pad puts int64 into object arrays, whose products then wrap: 2**70 came out as a proved 0."""
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(1,), lo=0, hi=1)
+    y = builder.emit("pad", x, before=(0,), after=(1,), value=2**40)
+    assert {type(v) for v in builder.value(y).bounds.hi.flat} == {int}
+    with pytest.raises(ProgramError, match="beyond 63 bits"):
+        builder.emit("multiply_constant", y, value=np.array([1, 2**30]))
+
+
+def test_ranks_names_and_work_have_limits() -> None:
+    builder = ProgramBuilder()
+    with pytest.raises(ProgramError, match="has 17 axes; at most 16"):
+        builder.emit("input", shape=(1,) * 17, lo=0, hi=1)
+    for name in ("a\nreturn %7", "\ud800", 5):
+        with pytest.raises(ProgramError, match="name must be a string of printable characters"):
+            builder.emit("input", shape=(1,), lo=0, hi=1, name=name)  # type: ignore[arg-type]
+    wide = builder.emit("input", shape=(2**12, 2**12), lo=0, hi=1)
+    with pytest.raises(ProgramError, match="needs too much work"):
+        builder.emit("matmul", wide, weights=np.ones((2**12, 2**7), np.int64))
+    for _ in range(2**8 - 1):
+        builder.emit("negate", wide)
+    with pytest.raises(ProgramError, match="the program needs too much work"):
+        builder.emit("negate", wide)
+
+
+def test_bounds_of_single_elements_have_a_limit() -> None:
+    """A small file could otherwise pad one zero around a huge value, again and again."""
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(2**11, 2**11), lo=0, hi=1)
+    y = builder.emit("pad", x, before=(0, 0), after=(0, 1), value=5)
+    with pytest.raises(ProgramError, match="too many bounds of single elements"):
+        builder.emit("negate", y)
+
+
+def test_sums_beyond_62_bits_are_proved_in_python_integers() -> None:
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(16,), lo=2**62, hi=2**62)
+    signs = np.where(np.arange(16) % 2, -1, 1)[:, np.newaxis]
+    program = builder.build(builder.emit("matmul", x, weights=signs * 2**62))
+    assert program.nodes[1].value.bounds == Bounds.of(0, 0)
+    assert evaluate(program, [np.full((1, 16), 2**62)])[0].tolist() == [[0]]
 
 
 def test_bit_widths_are_the_smallest_that_hold_the_bounds() -> None:

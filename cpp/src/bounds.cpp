@@ -1,9 +1,10 @@
-// Interval arithmetic of every op, exact: 64-bit where nothing can wrap, checked 128-bit otherwise.
+// Interval arithmetic of every op, exact: 64-bit where nothing can wrap, 128-bit or wider otherwise.
 #include <algorithm>
-#include <map>
+#include <stdexcept>
 
 #include "decode.hpp"
 #include "fhelearn/errors.hpp"
+#include "range_index.hpp"
 
 namespace fhelearn {
 
@@ -23,28 +24,70 @@ Int128 largest(const Node& x) {
     return std::max(largest(x.lo), largest(x.hi));
 }
 
-// Adds w * [lo, hi] to an interval, and |w| * max(|lo|, |hi|) to a bound of partial sums.
-template <class T>
-struct Accumulator {
-    T lo = 0, hi = 0, magnitude = 0;
+// An exact sum of fewer than 2**62 128-bit integers: terms that leave 127 bits may cancel.
+class WideSum {
+  public:
+    void add(Int128 term) {
+        __extension__ using UInt128 = unsigned __int128;
+        const auto bits = static_cast<UInt128>(term);
+        low_ += bits;
+        high_ += (low_ < bits ? 1 : 0) - (term < 0 ? 1 : 0);
+    }
 
-    void add(T w, T x_lo, T x_hi) {
-        if constexpr (sizeof(T) == 8) {  // the caller has shown that nothing wraps
-            lo += w * (w < 0 ? x_hi : x_lo);
-            hi += w * (w < 0 ? x_lo : x_hi);
-            magnitude += std::max(x_hi, -x_lo) * (w < 0 ? -w : w);
-        } else {
-            lo = checked_add(lo, checked_multiply(w, w < 0 ? x_hi : x_lo));
-            hi = checked_add(hi, checked_multiply(w, w < 0 ? x_lo : x_hi));
-            magnitude = checked_add(
-                magnitude, checked_multiply(magnitude_of(w), std::max(magnitude_of(x_lo), magnitude_of(x_hi))));
-        }
+    // Throws std::overflow_error if the sum leaves 127 bits.
+    Int128 value() const {
+        const auto low = static_cast<Int128>(low_);
+        if (high_ != (low < 0 ? -1 : 0)) throw std::overflow_error("bounds leave 127 bits");
+        return low;
+    }
+
+  private:
+    __extension__ unsigned __int128 low_ = 0;
+    std::int64_t high_ = 0;  // of a two's complement number of 192 bits
+};
+
+// A sum of non-negative terms that stays at the largest integer once it would pass it.
+void add_saturating(Int128& sum, Int128 term) {
+    if (__builtin_add_overflow(sum, term, &sum)) sum = ~(Int128{1} << 127);
+}
+
+// Adds w * [lo, hi] to an interval, and |w| * max(|lo|, |hi|) to a bound of partial sums, which only has to be right as
+// long as it is small.
+template <class T>
+struct Accumulator;
+
+template <>
+struct Accumulator<std::int64_t> {  // the caller has shown that nothing wraps
+    std::int64_t lo = 0, hi = 0, magnitude = 0;
+
+    void add(std::int64_t w, std::int64_t x_lo, std::int64_t x_hi) {
+        lo += w * (w < 0 ? x_hi : x_lo);
+        hi += w * (w < 0 ? x_lo : x_hi);
+        magnitude += std::max(x_hi, -x_lo) * (w < 0 ? -w : w);
     }
 
     void store(std::size_t element, WideBounds& bounds, Int128& largest_magnitude) const {
         bounds.lo[element] = lo;
         bounds.hi[element] = hi;
         largest_magnitude = std::max<Int128>(largest_magnitude, magnitude);
+    }
+};
+
+template <>
+struct Accumulator<Int128> {  // factors of 64 bits: a product has at most 127
+    WideSum lo, hi;
+    Int128 magnitude = 0;
+
+    void add(Int128 w, Int128 x_lo, Int128 x_hi) {
+        lo.add(w * (w < 0 ? x_hi : x_lo));
+        hi.add(w * (w < 0 ? x_lo : x_hi));
+        add_saturating(magnitude, magnitude_of(w) * std::max(magnitude_of(x_lo), magnitude_of(x_hi)));
+    }
+
+    void store(std::size_t element, WideBounds& bounds, Int128& largest_magnitude) const {
+        bounds.lo[element] = lo.value();
+        bounds.hi[element] = hi.value();
+        largest_magnitude = std::max(largest_magnitude, magnitude);
     }
 };
 
@@ -62,13 +105,11 @@ void matmul(const Node& node, const Node& x, WideBounds& bounds, Int128& magnitu
     }
 }
 
-// One output position of a window op; a pooling window has weight 1 everywhere and reads its own channel.
+// One output position of a convolution.
 template <class T>
 Accumulator<T> window_sum(const Node& node, const Node& x, std::int64_t o, std::int64_t oh, std::int64_t ow) {
     const Window& w = node.window;
-    const bool pool = node.op == Op::kSumPool2d;
-    const std::int64_t depth = pool ? 1 : w.channels / w.groups;
-    const std::int64_t first = pool ? o : o / (w.out_channels / w.groups) * depth;
+    const std::int64_t depth = w.channels / w.groups, first = o / (w.out_channels / w.groups) * depth;
     Accumulator<T> sum;
     for (std::int64_t c = 0; c < depth; ++c) {
         for (std::int64_t i = 0; i < w.kernel_height; ++i) {
@@ -78,7 +119,7 @@ Accumulator<T> window_sum(const Node& node, const Node& x, std::int64_t o, std::
                 const auto at = static_cast<std::size_t>(((first + c) * w.height + row) * w.width + column);
                 const auto weight =
                     static_cast<std::size_t>(((o * depth + c) * w.kernel_height + i) * w.kernel_width + j);
-                sum.add(pool ? 1 : node.array.data[weight], x.lo[at], x.hi[at]);
+                sum.add(node.array.data[weight], x.lo[at], x.hi[at]);
             }
         }
     }
@@ -94,6 +135,40 @@ void window(const Node& node, const Node& x, WideBounds& bounds, Int128& magnitu
                 window_sum<T>(node, x, o, h, w).store(element++, bounds, magnitude);
             }
         }
+    }
+}
+
+// Sums of value(element) over all windows of one pooled channel, told as emit(position, sum). Rows enter and leave the
+// running sums of the columns once, whatever the kernel's size. 2**24 integers of 64 bits fit 128.
+template <class Value, class Emit>
+void pool_channel(const Window& w, std::int64_t channel, const Value& value, const Emit& emit) {
+    std::vector<Int128> columns(static_cast<std::size_t>(w.width)), before(static_cast<std::size_t>(w.width) + 1);
+    const auto add_row = [&](std::int64_t row, int sign) {
+        const auto start = static_cast<std::size_t>((channel * w.height + row) * w.width);
+        for (std::size_t j = 0; j < columns.size(); ++j) columns[j] += sign * value(start + j);
+    };
+    std::int64_t entered = 0, left = 0;
+    auto position = static_cast<std::size_t>(channel * w.out_height * w.out_width);
+    for (std::int64_t h = 0; h < w.out_height; ++h) {
+        const std::int64_t first = h * w.stride_height;
+        while (entered < first + w.kernel_height) add_row(entered++, 1);
+        while (left < first) add_row(left++, -1);
+        for (std::size_t j = 0; j < columns.size(); ++j) before[j + 1] = before[j] + columns[j];
+        for (std::int64_t v = 0; v < w.out_width; ++v) {
+            const auto start = static_cast<std::size_t>(v * w.stride_width);
+            emit(position++, before[start + static_cast<std::size_t>(w.kernel_width)] - before[start]);
+        }
+    }
+}
+
+void sum_pool(const Node& node, const Node& x, WideBounds& bounds, Int128& magnitude) {
+    const auto lo = [&](std::size_t i) { return Int128{x.lo[i]}; };
+    const auto hi = [&](std::size_t i) { return Int128{x.hi[i]}; };
+    const auto reach = [&](std::size_t i) { return std::max(magnitude_of(x.lo[i]), magnitude_of(x.hi[i])); };
+    for (std::int64_t c = 0; c < node.window.channels; ++c) {
+        pool_channel(node.window, c, lo, [&](std::size_t i, Int128 sum) { bounds.lo[i] = sum; });
+        pool_channel(node.window, c, hi, [&](std::size_t i, Int128 sum) { bounds.hi[i] = sum; });
+        pool_channel(node.window, c, reach, [&](std::size_t, Int128 sum) { magnitude = std::max(magnitude, sum); });
     }
 }
 
@@ -113,6 +188,7 @@ void linear(const Node& node, const Node& x, WideBounds& bounds, Int128& magnitu
 }
 
 void choose_linear(const Node& node, const Node& x, WideBounds& bounds, Int128& magnitude) {
+    if (node.op == Op::kSumPool2d) return sum_pool(node, x, bounds, magnitude);
     // |w| <= 2**63 and |x| <= 2**63 leave no doubt about the product of two, so divide instead of multiplying three.
     const Int128 heaviest = std::max<Int128>(node.op == Op::kSum ? 1 : largest(node.array.data), 1);
     const Int128 terms = static_cast<Int128>(std::max(node.array.data.size(), x.size));
@@ -158,19 +234,18 @@ void with_constant(const Node& node, const Node& x, WideBounds& bounds) {
 void table_lookup(const Node& node, const Node& x, WideBounds& bounds) {
     const std::int64_t size = node.array.shape.back();
     const std::vector<std::int32_t> rows = table_rows(node);
-    std::map<std::pair<const std::int64_t*, const std::int64_t*>, std::pair<std::int64_t, std::int64_t>> known;
+    const RangeIndex entries(node.array.data);
+    std::size_t known_first = 0, known_last = 0;  // neighbours often reach the same entries
+    Range reached;
     for (std::size_t i = 0; i < node.size; ++i) {
         if (x.lo[i] < node.table_lo || Int128{x.hi[i]} - node.table_lo >= size) fail_coverage(node, x, i);
-        const std::int64_t* row = node.array.data.data() + rows[i];
-        const std::int64_t* first = row + (x.lo[i] - node.table_lo);
-        const std::int64_t* last = row + (x.hi[i] - node.table_lo) + 1;
-        const auto [found, fresh] = known.try_emplace({first, last});
-        if (fresh) {
-            const auto [least, greatest] = std::minmax_element(first, last);
-            found->second = {*least, *greatest};
-        }
-        bounds.lo[i] = found->second.first;
-        bounds.hi[i] = found->second.second;
+        const std::size_t first = static_cast<std::size_t>(rows[i] + (x.lo[i] - node.table_lo));
+        const std::size_t last = static_cast<std::size_t>(rows[i] + (x.hi[i] - node.table_lo) + 1);
+        if (first != known_first || last != known_last) reached = entries.range(first, last);
+        known_first = first;
+        known_last = last;
+        bounds.lo[i] = reached.lo;
+        bounds.hi[i] = reached.hi;
     }
 }
 
@@ -186,9 +261,10 @@ void round(const Node& node, const Node& x, WideBounds& bounds) {
 
 void moved(const Node& node, const Operands& operands, WideBounds& bounds) {
     if (node.op == Op::kConcatenate) {
-        for (std::size_t which = 0; which < operands.size(); ++which) {
-            const Node& x = operands[which];
-            const std::vector<std::int32_t> map = concatenate_map(node, operands, which);
+        std::int64_t offset = 0;
+        for (const Node& x : operands) {
+            const std::vector<std::int32_t> map = concatenate_map(node, x.shape, offset);
+            offset += x.shape[static_cast<std::size_t>(node.axis)];
             for (std::size_t i = 0; i < map.size(); ++i) {
                 bounds.lo[static_cast<std::size_t>(map[i])] = x.lo[i];
                 bounds.hi[static_cast<std::size_t>(map[i])] = x.hi[i];

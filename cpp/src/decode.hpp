@@ -36,8 +36,9 @@ std::vector<std::int32_t> source_map(const Node& node, const Shape& operand);
 // The element of the result that each element of the operand of `sum` adds to.
 std::vector<std::int32_t> sum_map(const Node& node, const Shape& operand);
 
-// The element of the result that each element of operand `which` of `concatenate` becomes.
-std::vector<std::int32_t> concatenate_map(const Node& node, const Operands& operands, std::size_t which);
+// The element of the result that each element of an operand of `concatenate` becomes, which begins at `offset` of the
+// axis.
+std::vector<std::int32_t> concatenate_map(const Node& node, const Shape& operand, std::int64_t offset);
 
 // Index into a C-order array of shape `from` for each element of the shape it broadcasts to.
 std::vector<std::int32_t> broadcast_map(const Shape& from, const Shape& to);

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <mutex>
 #include <stdexcept>
+#include <thread>
 
 #include "fhelearn/errors.hpp"
 #include "fhelearn/parallel.hpp"
@@ -79,7 +81,8 @@ void Violations::raise(const Program& program, std::size_t rows) const {
         "); calibrate on more data, widen the margin, or use proved bounds");
 }
 
-// A plan and the arenas that its runs take and give back, so that a run allocates nothing once they exist.
+// A plan and the arenas that its runs take and give back. Once there are as many as runs need at the same time, what a
+// run still allocates does not depend on rows or program: the list of its arenas and the pool's record of the job.
 class Engine::ScratchPool {
   public:
     explicit ScratchPool(Plan plan) : plan_(std::move(plan)) {}
@@ -87,13 +90,10 @@ class Engine::ScratchPool {
     const Plan& plan() const { return plan_; }
 
     TypedArray take() {
-        {
-            std::lock_guard lock(mutex_);
-            if (!free_.empty()) {
-                TypedArray arena = std::move(free_.back());
-                free_.pop_back();
-                return arena;
-            }
+        if (const auto lock = try_lock(); lock && !free_.empty()) {
+            TypedArray arena = std::move(free_.back());
+            free_.pop_back();
+            return arena;
         }
         TypedArray arena(plan_.arena_bytes);
         for (const Slot& slot : plan_.slots) {
@@ -107,11 +107,22 @@ class Engine::ScratchPool {
     }
 
     void give_back(TypedArray arena) {
-        std::lock_guard lock(mutex_);
-        free_.push_back(std::move(arena));
+        if (const auto lock = try_lock()) free_.push_back(std::move(arena));  // else the arena is freed
     }
 
   private:
+    // In the child of a fork that happened while another thread held the mutex, nobody will ever unlock it: then give
+    // up, which costs an arena per run. Whoever else holds it is done after a few instructions.
+    std::unique_lock<std::mutex> try_lock() {
+        constexpr int kAttempts = 200;
+        std::unique_lock lock(mutex_, std::try_to_lock);
+        for (int i = 0; i < kAttempts && !lock.owns_lock(); ++i) {
+            std::this_thread::yield();
+            lock.try_lock();
+        }
+        return lock;
+    }
+
     Plan plan_;
     std::mutex mutex_;
     std::vector<TypedArray> free_;
@@ -143,7 +154,7 @@ void Engine::run(std::span<const std::int64_t* const> inputs, std::size_t rows, 
     // Below this much work waking a thread costs more than it brings.
     constexpr double kSerialNanoseconds = 40'000;
     const bool serial = plan.nanoseconds_per_row * static_cast<double>(rows) < kSerialNanoseconds;
-    const std::size_t threads = serial ? 1 : std::max<std::size_t>(options.num_threads, 1);
+    const std::size_t threads = serial ? 1 : std::clamp<std::size_t>(options.num_threads, 1, kMaxThreads);
     // Four chunks per thread even out what other processes disturb.
     const std::size_t share = threads == 1 ? rows : (rows + 4 * threads - 1) / (4 * threads);
     const std::size_t block_rows = std::max<std::size_t>(1, std::min(plan.block_rows, share));

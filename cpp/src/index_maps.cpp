@@ -89,15 +89,11 @@ std::vector<std::int32_t> sum_map(const Node& node, const Shape& operand) {
     return broadcast_map(kept, operand);
 }
 
-std::vector<std::int32_t> concatenate_map(const Node& node, const Operands& operands, std::size_t which) {
-    const auto axis = static_cast<std::size_t>(node.axis);
-    std::int64_t offset = 0;
-    for (std::size_t i = 0; i < which; ++i) offset += operands[i].get().shape[axis];
-    const Shape& shape = operands[which].get().shape;
+std::vector<std::int32_t> concatenate_map(const Node& node, const Shape& operand, std::int64_t offset) {
     const std::vector<std::int64_t> strides = strides_of(node.shape);
-    std::vector<std::int32_t> map(count(shape));
-    for_each_element(shape, [&](std::size_t position, const std::vector<std::int64_t>& at) {
-        std::int64_t target = offset * strides[axis];
+    std::vector<std::int32_t> map(count(operand));
+    for_each_element(operand, [&](std::size_t position, const std::vector<std::int64_t>& at) {
+        std::int64_t target = offset * strides[static_cast<std::size_t>(node.axis)];
         for (std::size_t a = 0; a < at.size(); ++a) target += at[a] * strides[a];
         map[position] = static_cast<std::int32_t>(target);
     });

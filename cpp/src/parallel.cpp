@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -127,12 +126,12 @@ Pool& pool() {
     return *expected;
 }
 
+// The number that `text` begins with, a comma or nothing after it; above kMaxThreads, also beyond 64 bits, kMaxThreads.
 std::optional<std::size_t> positive_integer(const char* text) {
     char* end = nullptr;
-    errno = 0;
-    const long value = std::strtol(text, &end, 10);
-    if (end == text || (*end != '\0' && *end != ',') || errno != 0 || value < 1) return std::nullopt;
-    return static_cast<std::size_t>(value);
+    const long value = std::strtol(text, &end, 10);  // the greatest or least long if it does not fit
+    if (end == text || (*end != '\0' && *end != ',') || value < 1) return std::nullopt;
+    return std::min(static_cast<std::size_t>(value), kMaxThreads);
 }
 
 }  // namespace
@@ -140,9 +139,11 @@ std::optional<std::size_t> positive_integer(const char* text) {
 std::size_t available_cpus() {
 #if defined(__linux__)
     cpu_set_t mask;
-    if (sched_getaffinity(0, sizeof mask, &mask) == 0) return static_cast<std::size_t>(std::max(1, CPU_COUNT(&mask)));
+    if (sched_getaffinity(0, sizeof mask, &mask) == 0) {
+        return std::clamp<std::size_t>(static_cast<std::size_t>(CPU_COUNT(&mask)), 1, kMaxThreads);
+    }
 #endif
-    return std::max(1U, std::thread::hardware_concurrency());
+    return std::clamp<std::size_t>(std::thread::hardware_concurrency(), 1, kMaxThreads);
 }
 
 std::size_t default_num_threads() {
@@ -160,11 +161,10 @@ std::size_t default_num_threads() {
 }
 
 std::size_t set_num_threads(std::size_t num_threads) {
-    return g_num_threads.exchange(num_threads);
+    return g_num_threads.exchange(std::min(num_threads, kMaxThreads));
 }
 
 void parallel_for(std::size_t num_chunks, std::size_t num_threads, const Task& task) {
-    constexpr std::size_t kMaxThreads = 1024;
     const std::size_t threads = std::min({num_threads, num_chunks, kMaxThreads});
     if (threads <= 1) {
         for (std::size_t chunk = 0; chunk < num_chunks; ++chunk) task(chunk, 0);

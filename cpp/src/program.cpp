@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::int64_t kMin = std::numeric_limits<std::int64_t>::min();
 constexpr std::int64_t kMax = std::numeric_limits<std::int64_t>::max();
-constexpr std::size_t kMaxRank = 32;  // NumPy 1's limit
+constexpr std::size_t kMaxRank = 16;  // ir/SPEC.md's limit
 
 std::string interval(Int128 lo, Int128 hi) {
     return "[" + to_string(lo) + ", " + to_string(hi) + "]";
@@ -90,7 +90,10 @@ Node decode_node(const NodeSpec& spec, std::size_t index, const Program& program
     node.label = "%" + std::to_string(index) + " " + spec.op + (spec.name.empty() ? "" : " '" + spec.name + "'");
     node.op = parse_op(spec, node.label);
     node.provenance = parse_provenance(spec, node.label);
-    if (spec.shape.size() > kMaxRank) throw ProgramError(node.label + ": more than 32 axes");
+    if (spec.shape.size() > kMaxRank) {
+        throw ProgramError(node.label + ": shape has " + std::to_string(spec.shape.size()) +
+                           " axes, must have at most " + std::to_string(kMaxRank));
+    }
     Operands operands;
     for (std::int64_t operand : spec.operands) {
         if (operand < 0 || static_cast<std::size_t>(operand) >= index) {

@@ -38,17 +38,25 @@ class LoadStep final : public Step {
     bool run(const Block& block) const override {
         const std::int64_t* x = block.inputs[position_] + block.first_row * size_;
         const std::size_t n = block.rows * size_;
-        if (load_(x, lo_.data(), hi_.data(), lo_.size(), block.at(out_), n)) return true;
+        while (!load_(x, lo_.data(), hi_.data(), lo_.size(), block.at(out_), n)) {
+            if (report(block, x, n)) return false;
+        }
+        return true;
+    }
+
+  private:
+    // False if there is no violation any more, because the caller's array is written meanwhile.
+    bool report(const Block& block, const volatile std::int64_t* x, std::size_t n) const {
         for (std::size_t i = 0; i < n; ++i) {
             const std::size_t element = i % size_;
-            if (x[i] >= lo_[element] && x[i] <= hi_[element]) continue;
-            block.violations.report(InputViolation{position_, block.first_row + i / size_, element, x[i]});
-            break;
+            const std::int64_t value = x[i];
+            if (value >= lo_[element] && value <= hi_[element]) continue;
+            block.violations.report(InputViolation{position_, block.first_row + i / size_, element, value});
+            return true;
         }
         return false;
     }
 
-  private:
     std::size_t position_, out_, size_;
     std::vector<std::int64_t> lo_, hi_;
     ElementwiseKernels::CheckedLoad load_;

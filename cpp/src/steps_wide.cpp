@@ -17,10 +17,6 @@ I64 clip(I64 value, I64 lo, I64 hi) {
     return value < lo ? lo : value > hi ? hi : value;
 }
 
-I64 wrapping_add(I64 a, I64 b) {
-    return static_cast<I64>(static_cast<U64>(a) + static_cast<U64>(b));
-}
-
 class WideLookupStep final : public Step {
   public:
     WideLookupStep(const Node& node, const Node& operand, Place place)
@@ -44,10 +40,7 @@ class WideLookupStep final : public Step {
                 const std::size_t i = row * first_.size() + e;
                 bool negated = false;
                 I64 position = position_of(x[i], options.wrap, negated);
-                if (options.p_error > 0) position = wrapping_add(position, faults.step(row_key, e));
-                // Without wrapping or failures proved bounds make this clip nothing; after a failure upstream they do
-                // not hold any more.
-                position = clip(position, 0, last_);
+                if (options.p_error > 0) position = clip(position + faults.step(row_key, e), 0, last_);
                 const I64 entry = table_[static_cast<std::size_t>(first_[e] + position)];
                 out[i] = negated ? static_cast<I64>(U64{0} - static_cast<U64>(entry)) : entry;
             }
@@ -56,7 +49,8 @@ class WideLookupStep final : public Step {
     }
 
   private:
-    // The padding bit makes tables negacyclic: an index past the message space reads the negated entry.
+    // Inside the table. Without wrapping or faults bounds make this clip nothing; after a fault upstream they do not
+    // hold any more. The padding bit makes tables negacyclic: an index past the message space reads the negated entry.
     I64 position_of(I64 x, bool wrap, bool& negated) const {
         constexpr int kWidest = 62;  // wider regions hold every int64
         if (wrap && width_ <= kWidest) {
@@ -65,11 +59,10 @@ class WideLookupStep final : public Step {
             negated = turned >= message;
             x = static_cast<I64>(turned & (message - 1)) - offset_;
         }
-        if (wrap) x = clip(x, lo_, end());
-        return static_cast<I64>(static_cast<U64>(x) - static_cast<U64>(lo_));
+        // Not clip(x, lo, lo + last): a table may extend past the last int64.
+        if (x < lo_) return 0;
+        return static_cast<I64>(std::min(static_cast<U64>(x) - static_cast<U64>(lo_), static_cast<U64>(last_)));
     }
-
-    I64 end() const { return wrapping_add(lo_, last_); }
 
     Place place_;
     std::size_t node_;
@@ -103,8 +96,8 @@ class NoisyRoundStep final : public Step {
                 const U64 remainder = static_cast<U64>(x[i]) & mask;
                 const auto g = static_cast<double>(gauss(row_key, e));
                 const double shifted = (static_cast<double>(remainder) + g * deviation) * inverse + 0.5;
-                const double up = std::min(std::max(std::floor(shifted), 0.0), 1.0);
-                out[i] = static_cast<I64>(static_cast<U64>(x[i]) - remainder + (up > 0 ? mask + 1 : 0));
+                const bool up = remainder != 0 && std::floor(shifted) > 0;  // a multiple never moves
+                out[i] = static_cast<I64>(static_cast<U64>(x[i]) - remainder + (up ? mask + 1 : 0));
             }
         }
         return true;

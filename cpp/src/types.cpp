@@ -1,7 +1,6 @@
 #include "fhelearn/types.hpp"
 
 #include <algorithm>
-#include <stdexcept>
 
 namespace fhelearn {
 
@@ -60,18 +59,6 @@ std::string to_string(Int128 value) {
     if (negative) digits += '-';
     std::reverse(digits.begin(), digits.end());
     return digits;
-}
-
-Int128 checked_add(Int128 a, Int128 b) {
-    Int128 result;
-    if (__builtin_add_overflow(a, b, &result)) throw std::overflow_error("bounds leave 127 bits");
-    return result;
-}
-
-Int128 checked_multiply(Int128 a, Int128 b) {
-    Int128 result;
-    if (__builtin_mul_overflow(a, b, &result)) throw std::overflow_error("bounds leave 127 bits");
-    return result;
 }
 
 }  // namespace fhelearn

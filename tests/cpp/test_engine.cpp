@@ -1,3 +1,7 @@
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <thread>
 
 #include "check.hpp"
@@ -53,6 +57,15 @@ Builder declared_program(const char* provenance) {
     return builder;
 }
 
+// One row, read where it is: other threads may write it.
+Ints run_in_place(const Engine& engine, const Ints& row) {
+    Ints out(row.size());
+    const std::int64_t* from[] = {row.data()};
+    std::int64_t* to[] = {out.data()};
+    engine.run(from, 1, to, {});
+    return out;
+}
+
 const KernelTable& portable() {
     return fhelearn::supported_kernels().back();
 }
@@ -64,7 +77,11 @@ TEST("random programs equal plain loops on every instruction set, narrow and wid
     for (int i = 0; i < 150; ++i) {
         const Builder builder = random_builder(random);
         const auto last = static_cast<std::int64_t>(builder.specs.size()) - 1;
-        const Program program = builder.build({last, random.integer(0, last)});
+        Ints outputs = {last, random.integer(0, last)};
+        if (i % 2) {  // every value; else a matmul that one add_constant reads keeps its own to itself
+            for (std::int64_t node = 0; node <= last; ++node) outputs.push_back(node);
+        }
+        const Program program = builder.build(outputs);
         const std::size_t rows = at(random.integer(1, 40));
         const Batch inputs = random_batch(random, program, rows);
         for (const KernelTable& table : fhelearn::supported_kernels()) {
@@ -185,6 +202,95 @@ TEST("lookups fail at the asked rate and equal seeds fail equally") {
     CHECK(run(engine, inputs, 1000, options) != outputs);
 }
 
+TEST("a wrapped lookup in a table that extends past the last integer reads its own entries") {
+    const std::int64_t lo = INT64_MAX - 3;
+    Builder builder = declared_program("calibrated");
+    const std::int64_t x = builder.input({1}, lo, INT64_MAX);
+    builder.emit("table_lookup", {x}, {{"lo", lo}, {"table", IntArray{{8}, {0, 10, 20, 30, 40, 50, 60, 70}}}});
+    for (double p_error : {0.0, 1e-300}) {
+        RunOptions options;
+        options.wrap = true;
+        options.p_error = p_error;
+        const Engine engine(builder.build(), portable());
+        CHECK(run(engine, {{1, 2, 3, 4}, {lo, INT64_MAX}}, 2, options) == Batch({{0, 30}}));
+    }
+}
+
+TEST("noise never moves a value that is a multiple already") {
+    Builder builder;
+    const std::int64_t x = builder.input({64}, 0, 31);
+    builder.emit("round", {x}, {{"lsbs", std::int64_t{3}}, {"method", std::string("approximate")}});
+    const Engine engine(builder.build(), portable());
+    Ints values(64);
+    for (std::size_t i = 0; i < 64; ++i) values[i] = static_cast<std::int64_t>(i) % 32;
+    RunOptions options;
+    options.rounding_noise = 5.0;
+    std::size_t moved = 0;
+    for (options.seed = 0; options.seed < 50; ++options.seed) {
+        const Ints rounded = run(engine, {values}, 1, options)[0];
+        for (std::size_t i = 0; i < 64; ++i) {
+            if (values[i] % 8 == 0) CHECK(rounded[i] == values[i]);
+            moved += rounded[i] != (values[i] + 4) / 8 * 8;
+        }
+    }
+    CHECK(moved > 500);
+}
+
+#if !defined(__SANITIZE_THREAD__)  // the race is the test
+TEST("whatever a concurrent writer does to an input, answers are entries of the table") {
+    Builder builder;
+    const std::int64_t x = builder.input({500}, 0, 3);
+    builder.emit("table_lookup", {x}, {{"lo", std::int64_t{0}}, {"table", IntArray{{4}, {7, 7, 7, 7}}}});
+    const Engine engine(builder.build(), fhelearn::kernels());
+    Ints values(500, 1);
+    std::atomic<bool> done{false};
+    std::thread writer([&] {
+        for (std::int64_t i = 0; !done; ++i) {
+            std::atomic_ref<std::int64_t>(values[at(i % 500)]).store(i % 3 ? 2 : std::int64_t{1} << (i % 62));
+        }
+    });
+    int wrong = 0;
+    for (int i = 0; i < 30000; ++i) {
+        try {
+            wrong += run_in_place(engine, values) != Ints(500, 7);
+        } catch (const fhelearn::InputRangeError&) {
+            continue;
+        }
+    }
+    done = true;
+    writer.join();
+    CHECK(wrong == 0);
+}
+
+// ThreadSanitizer's runtime does not support threads in forked children.
+TEST("a child forked while other threads run the engine can run it") {
+    const Engine engine(declared_program("structural").build(), fhelearn::kernels());
+    std::atomic<bool> done{false};
+    std::vector<std::thread> runners;
+    for (int i = 0; i < 3; ++i) {
+        runners.emplace_back([&] {
+            while (!done) run(engine, {{1, 2}}, 1, {});
+        });
+    }
+    int right = 0;
+    for (int i = 0; i < 100; ++i) {
+        const pid_t child = fork();
+        if (child == 0) {
+            alarm(20);  // a deadlock ends with a signal
+            for (int again = 0; again < 3; ++again) run(engine, {{1, 2}}, 1, {});
+            _exit(0);
+        }
+        int status = -1;
+        waitpid(child, &status, 0);
+        right += WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        if (right <= i) break;
+    }
+    done = true;
+    for (std::thread& runner : runners) runner.join();
+    CHECK(right == 100);
+}
+#endif
+
 TEST("options out of range are refused") {
     Builder builder;
     builder.input({1}, 0, 1);
@@ -195,4 +301,16 @@ TEST("options out of range are refused") {
     options = {};
     options.rounding_noise = -1.0;
     CHECK_THROWS(std::invalid_argument, "rounding_noise", run(engine, {{0}}, 1, options));
+}
+
+TEST("a number of threads whose fourfold overflows is a number of threads") {
+    Builder builder;
+    builder.input({100}, 0, 9);
+    builder.emit("negate", {0});
+    const Engine engine(builder.build(), fhelearn::kernels());
+    RunOptions options;
+    for (std::size_t threads : {std::size_t{1} << 62, std::size_t{1} << 63, SIZE_MAX}) {
+        options.num_threads = threads;
+        CHECK(run(engine, {Ints(100 * 20000, 3)}, 20000, options) == Batch{Ints(100 * 20000, -3)});
+    }
 }

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <stdexcept>
 #include <thread>
@@ -73,6 +74,22 @@ TEST("a forked child starts its own threads") {
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 #endif
+
+TEST("no number of threads is too large") {
+    for (const char* name : {"OMP_NUM_THREADS", "FHELEARN_NUM_THREADS"}) {
+        for (const char* huge : {"4611686018427387904", "9223372036854775807", "999999999999999999999999"}) {
+            setenv(name, huge, 1);
+            CHECK(fhelearn::default_num_threads() == fhelearn::kMaxThreads);
+            CHECK(fhelearn_get_num_threads() == 1024);
+            unsetenv(name);
+        }
+    }
+    CHECK(fhelearn::set_num_threads(SIZE_MAX) == 0);
+    CHECK(fhelearn::set_num_threads(0) == fhelearn::kMaxThreads);
+    std::atomic<int> ran{0};
+    parallel_for(10, SIZE_MAX, [&](std::size_t, std::size_t) { ++ran; });
+    CHECK(ran == 10);
+}
 
 TEST("the default number of threads follows setting, own variable, OpenMP's, CPUs") {
     unsetenv("FHELEARN_NUM_THREADS");

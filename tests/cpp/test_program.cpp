@@ -2,7 +2,7 @@
 #include "check.hpp"
 #include "fhelearn/errors.hpp"
 #include "fhelearn/program.hpp"
-#include "programs.hpp"
+#include "runs.hpp"
 
 using namespace testing;
 using fhelearn::ProgramError;
@@ -71,6 +71,28 @@ TEST("sums beyond 127 bits are refused, not wrapped") {
                  builder.emit("matmul", {0}, {{"weights", IntArray{{16, 1}, Ints(16, INT64_MIN)}}}));
 }
 
+TEST("terms beyond 127 bits may cancel, and the bound of partial sums saturates") {
+    const std::int64_t big = std::int64_t{1} << 62;
+    for (std::size_t run : {1, 8}) {  // +-+- and eight of each, whose partial sums reach 2**127
+        Builder builder;
+        builder.input({16}, big, big);
+        Ints weights(16);
+        for (std::size_t i = 0; i < 16; ++i) weights[i] = i / run % 2 ? -big : big;
+        builder.emit("matmul", {0}, {{"weights", IntArray{{16, 1}, weights}}});
+        const Program program = builder.build();
+        CHECK(program.nodes[1].lo[0] == 0 && program.nodes[1].hi[0] == 0);
+        CHECK(program.nodes[1].partial_sums == INT64_MAX);
+        const fhelearn::Engine engine(program, fhelearn::kernels());
+        CHECK(testing::run(engine, {Ints(32, big)}, 2, {}) == Batch({{0, 0}}));
+    }
+}
+
+TEST("a value of 16 axes is accepted") {
+    Builder builder;
+    builder.input(Shape(16, 1), 0, 1);
+    CHECK(builder.build().nodes[0].shape.size() == 16);
+}
+
 TEST("attributes must be there, of their type, in range, and known") {
     CHECK_THROWS(ProgramError, "attribute 'weights' is missing", single("matmul", {}));
     CHECK_THROWS(ProgramError, "attribute 'weights' must be an int64 array", single("matmul", {{"weights", true}}));
@@ -129,5 +151,6 @@ TEST("nodes must be known ops on earlier nodes with the shape that follows") {
     CHECK_THROWS(ProgramError, "provenance is 'guess'", broken([](NodeSpec& s) { s.provenance = "guess"; }));
     CHECK_THROWS(ProgramError, "do not fit its region's width 2", broken([](NodeSpec& s) { s.width = 2; }));
     CHECK_THROWS(ProgramError, "must lie in [1, 64]", broken([](NodeSpec& s) { s.width = 65; }));
-    CHECK_THROWS(ProgramError, "more than 32 axes", broken([](NodeSpec& s) { s.shape = Shape(33, 1); }));
+    CHECK_THROWS(ProgramError, "shape has 17 axes, must have at most 16",
+                 broken([](NodeSpec& s) { s.shape = Shape(17, 1); }));
 }

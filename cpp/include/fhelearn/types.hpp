@@ -60,8 +60,4 @@ std::string to_string(const Shape& shape);
 // Decimal digits of a 128-bit integer.
 std::string to_string(Int128 value);
 
-// a + b and a * b; throw std::overflow_error if the result leaves 127 bits.
-Int128 checked_add(Int128 a, Int128 b);
-Int128 checked_multiply(Int128 a, Int128 b);
-
 }  // namespace fhelearn

@@ -123,14 +123,21 @@ bool check(const void* x, const std::int64_t* lo, const std::int64_t* hi, std::s
 template <class To>
 bool checked_load(const std::int64_t* x, const std::int64_t* lo, const std::int64_t* hi, std::size_t period, void* out,
                   std::size_t n) {
+    // The caller's array may be written meanwhile, and a value that changes between check and copy would index past a
+    // table: each is read once, into a buffer whose origin the barrier hides from the compiler.
+    constexpr std::size_t kBuffer = 256;
+    std::int64_t buffer[kBuffer];
     std::int64_t outside = 0;
-    for (std::size_t start = 0; start < n; start += period) {
-        const std::int64_t* a = x + start;
-        To* o = static_cast<To*>(out) + start;
-        const std::size_t length = n - start < period ? n - start : period;
+    std::size_t phase = 0;  // of `done` in the period
+    for (std::size_t done = 0, length = 0; done < n; done += length, phase = (phase + length) % period) {
+        const std::size_t left = n - done < period - phase ? n - done : period - phase;
+        length = left < kBuffer ? left : kBuffer;
+        std::memcpy(buffer, x + done, length * sizeof buffer[0]);
+        __asm__ volatile("" : : "r"(buffer) : "memory");
+        To* o = static_cast<To*>(out) + done;
         for (std::size_t i = 0; i < length; ++i) {
-            outside |= (a[i] < lo[i]) | (a[i] > hi[i]);
-            o[i] = static_cast<To>(a[i]);
+            outside |= (buffer[i] < lo[phase + i]) | (buffer[i] > hi[phase + i]);
+            o[i] = static_cast<To>(buffer[i]);
         }
     }
     return outside == 0;

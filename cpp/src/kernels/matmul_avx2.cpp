@@ -1,7 +1,9 @@
 // Matrix products with AVX2, exact on every input.
 //
-// 8-bit operands are multiplied as 16-bit ones: vpmaddwd adds pairs of products in 32 bits, while vpmaddubsw saturates
-// at 16. Accumulators are spread over template indices, because GCC 12 spills arrays of them that it indexes in loops.
+// There is no kernel for 8-bit operands. They are multiplied as 16-bit ones: vpmaddwd adds pairs of products in 32
+// bits, exactly, while vpmaddubsw saturates at 16 (255 * 127 * 2 > 32767). Widening costs no step of its own: the
+// planner has the step that makes an operand store it with 16 bits if its only reader is a matmul. Accumulators are
+// spread over template indices, because GCC 12 spills arrays of them that it indexes in loops.
 #include <immintrin.h>
 
 #include <cstring>

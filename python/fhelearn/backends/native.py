@@ -1,10 +1,11 @@
 """The C++ engine: runs a program on batches, exactly as the reference evaluator and as the encrypted run.
 
 Threads. ``num_threads`` means what ``n_jobs`` means to scikit-learn: ``None`` is the default, ``-1`` all CPUs that this
-process may use, a positive integer is taken as given. The default is, in this order: what :func:`set_num_threads` or
-:func:`threads` set, the environment variable ``FHELEARN_NUM_THREADS``, ``OMP_NUM_THREADS`` (which joblib's worker
-processes set, so that nested parallelism does not oversubscribe), the CPUs this process may use. If threadpoolctl is
-installed, ``threadpool_limits(limits=...)`` limits this engine too; its `user_api` is ``"fhelearn"``.
+process may use, a positive integer is taken as given up to ``MAX_THREADS``. The default is, in this order: what
+:func:`set_num_threads` or :func:`threads` set, the environment variable ``FHELEARN_NUM_THREADS``, ``OMP_NUM_THREADS``
+(which joblib's worker processes set, so that nested parallelism does not oversubscribe), the CPUs this process may use.
+If threadpoolctl is installed, ``threadpool_limits(limits=...)`` limits this engine too; its `user_api` is
+``"fhelearn"``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from fhelearn.exceptions import AccumulatorOverflowError, InputRangeError, Progr
 from fhelearn.ir import Faults, Node, Program, RegionType, region_widths
 from fhelearn.typing import IntArray, OverflowMode
 
+MAX_THREADS = 1024
+"""More threads are never started, however many a caller or the environment asks for."""
+
 
 def resolve_num_threads(num_threads: int | None) -> int:
     """The number of threads that `num_threads` asks for.
@@ -27,12 +31,12 @@ def resolve_num_threads(num_threads: int | None) -> int:
     Parameters
     ----------
     num_threads : int or None
-        None: the default; -1: all CPUs this process may use; positive: itself.
+        None: the default; -1: all CPUs this process may use; positive: itself, at most ``MAX_THREADS``.
 
     Returns
     -------
     int
-        At least 1.
+        In [1, ``MAX_THREADS``].
 
     Raises
     ------
@@ -47,7 +51,7 @@ def resolve_num_threads(num_threads: int | None) -> int:
         return _core.available_cpus()
     if num_threads < 1:
         raise ValueError(f"num_threads must be None (default), -1 (all CPUs) or a positive integer, got {num_threads}")
-    return int(num_threads)
+    return min(int(num_threads), MAX_THREADS)
 
 
 def set_num_threads(num_threads: int | None) -> None:

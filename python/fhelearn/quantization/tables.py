@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from fhelearn.typing import FloatArray, IntArray
 
 MAX_ENTRIES = 2**28
 """Largest number of entries, all channels together, of a table: 2 GiB of int64."""
+
+_INDEX_LIMIT = 2**53 - 1
+_QUANTIZED_LIMIT = 2**50
 
 
 def lookup_table(
@@ -62,29 +65,76 @@ def lookup_table(
     Raises
     ------
     QuantizationError
-        If a parameter is out of range, the channels disagree, the table is too large, or `function` gives NaN or
-        another shape.
+        If a parameter is out of range or of another kind, the channels disagree, the table is too large, or `function`
+        gives NaN, complex numbers or another shape.
     """
-    parameters = (input_scale, input_zero_point, output_scale, output_zero_point, output_lo, output_hi)
-    channels = _channels(parameters)
+    lo, hi = (_integer(v, name, -_INDEX_LIMIT, _INDEX_LIMIT) for name, v in (("lo", lo), ("hi", hi)))
+    num_threads = _integer(num_threads, "num_threads", 0, 2**31 - 1)
+    scale_in, scale_out = _Parameter.of("input_scale", input_scale), _Parameter.of("output_scale", output_scale)
+    zero_in = _Parameter.of("input_zero_point", input_zero_point)
+    zero_out = _Parameter.of("output_zero_point", output_zero_point)
+    low, high = _Parameter.of("output_lo", output_lo), _Parameter.of("output_hi", output_hi)
+    channels = _channels((scale_in, zero_in, scale_out, zero_out, low, high))
     count = 1 if channels is None else channels
     size = _size(lo, hi, count)
-    scale_in, scale_out = (_floats(v, count) for v in (input_scale, output_scale))
-    zero_in = _integers(input_zero_point, count, "input_zero_point")
-    zero_out = _integers(output_zero_point, count, "output_zero_point")
-    low, high = _integers(output_lo, count, "output_lo"), _integers(output_hi, count, "output_hi")
+    lows, highs = low.integers(count), high.integers(count)
+    _check_order(low, lows, highs)
+    steps, zeros = scale_out.scales(count), zero_out.integers(count)
+    x = _core.dequantize_range(lo, size, scale_in.scales(count), zero_in.integers(count), num_threads)
     try:
-        x = _core.dequantize_range(int(lo), size, scale_in, zero_in, num_threads)
-        y = _evaluate(function, x)
-        table: IntArray = _core.requantize(y, scale_out, zero_out, low, high, num_threads)
+        table: IntArray = _core.requantize(_evaluate(function, x), steps, zeros, lows, highs, num_threads)
     except ValueError as error:
         raise QuantizationError(f"lookup table over [{lo}, {hi}]: {error}") from None
     return table[0] if channels is None else table
 
 
-def _channels(parameters: tuple[Any, ...]) -> int | None:
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _integer(value: Any, name: str, low: int, high: int) -> int:
+    if not _is_integer(value) or not low <= int(value) <= high:
+        raise QuantizationError(f"{name} is {value!r}, must be an integer in [{low}, {high}]")
+    return int(value)
+
+
+class _Parameter(NamedTuple):
+    """A parameter as it was given: Python objects, checked before any cast."""
+
+    name: str
+    values: Any
+
+    @classmethod
+    def of(cls, name: str, value: Any) -> _Parameter:
+        return cls(name, np.asarray(value, dtype=object))
+
+    def entry(self, i: int) -> str:
+        """How messages call entry `i`."""
+        return f"{self.name}[{i}]" if self.values.ndim else self.name
+
+    def integers(self, channels: int) -> IntArray:
+        for i, value in enumerate(self.values.flat):
+            _integer(value, self.entry(i), -_QUANTIZED_LIMIT, _QUANTIZED_LIMIT)
+        return np.ascontiguousarray(np.broadcast_to(self.values.astype(np.int64), (channels,)))
+
+    def scales(self, channels: int) -> FloatArray:
+        for i, value in enumerate(self.values.flat):
+            real = _is_integer(value) or isinstance(value, float | np.floating)
+            if not real or not 0 < value <= np.finfo(np.float64).max or float(value) == 0:
+                raise QuantizationError(f"{self.entry(i)} is {value!r}, must be a finite positive number")
+        return np.ascontiguousarray(np.broadcast_to(self.values.astype(np.float64), (channels,)))
+
+
+def _check_order(low: _Parameter, lows: IntArray, highs: IntArray) -> None:
+    wrong = np.flatnonzero(lows > highs)
+    if wrong.size:
+        i = int(wrong[0])
+        raise QuantizationError(f"{low.entry(i)} is {lows[i]}, must be <= output_hi, which is {highs[i]}")
+
+
+def _channels(parameters: tuple[_Parameter, ...]) -> int | None:
     """The number of channels, None if every parameter is a scalar."""
-    shapes = {np.shape(v) for v in parameters}
+    shapes = {parameter.values.shape for parameter in parameters}
     lengths = {shape[0] for shape in shapes if len(shape) == 1}
     if any(len(shape) > 1 for shape in shapes) or len(lengths) > 1 or lengths == {0}:
         raise QuantizationError(
@@ -96,7 +146,7 @@ def _channels(parameters: tuple[Any, ...]) -> int | None:
 def _size(lo: int, hi: int, channels: int) -> int:
     if lo > hi:
         raise QuantizationError(f"the table's bounds are empty: lo={lo} > hi={hi}")
-    size = int(hi) - int(lo) + 1
+    size = hi - lo + 1
     if size * channels > MAX_ENTRIES:
         raise QuantizationError(
             f"a table over [{lo}, {hi}] for {channels} channels has {size * channels} entries, at most {MAX_ENTRIES}; "
@@ -105,21 +155,12 @@ def _size(lo: int, hi: int, channels: int) -> int:
     return size
 
 
-def _floats(value: Any, channels: int) -> FloatArray:
-    return np.ascontiguousarray(np.broadcast_to(np.asarray(value, dtype=np.float64), (channels,)))
-
-
-def _integers(value: Any, channels: int, what: str) -> IntArray:
-    array = np.asarray(value)
-    if array.dtype.kind not in "iu":
-        raise QuantizationError(f"{what} must be integers, got dtype {array.dtype}")
-    return np.ascontiguousarray(np.broadcast_to(array.astype(np.int64), (channels,)))
-
-
 def _evaluate(function: Callable[[FloatArray], Any], x: FloatArray) -> FloatArray:
-    y = np.asarray(function(x), dtype=np.float64)
+    y = np.asarray(function(x))
+    if y.dtype.kind not in "biuf":
+        raise QuantizationError(f"function returned dtype {y.dtype}, must return real numbers")
     try:
-        return np.ascontiguousarray(np.broadcast_to(y, x.shape))
+        return np.ascontiguousarray(np.broadcast_to(y.astype(np.float64), x.shape))
     except ValueError:
         raise QuantizationError(f"function returned shape {y.shape} for an argument of shape {x.shape}") from None
 
@@ -152,15 +193,16 @@ class Thresholds:
         Raises
         ------
         QuantizationError
-            If `table` is not int64 of one or two axes, or empty.
+            If `table` is not int64 of one or two axes, or empty, or an index of its entries is no int64.
         """
-        if table.dtype != np.int64 or table.ndim not in (1, 2) or not table.size:
-            raise QuantizationError(
-                f"table must be a non-empty int64 array (size,) or (channels, size), got {table.dtype}{table.shape}"
-            )
+        known = isinstance(table, np.ndarray)
+        if not known or table.dtype != np.int64 or table.ndim not in (1, 2) or not table.size:
+            got = f"{table.dtype}{table.shape}" if known else type(table).__name__
+            raise QuantizationError(f"table must be a non-empty int64 array (size,) or (channels, size), got {got}")
         rows = np.ascontiguousarray(np.atleast_2d(table))
-        starts, thresholds, values = _core.table_thresholds(rows, int(lo))
-        return cls(int(lo), rows.shape[1], starts, thresholds, values)
+        lo = _integer(lo, "lo", -(2**63), 2**63 - 1 - rows.shape[1])
+        starts, thresholds, values = _core.table_thresholds(rows, lo)
+        return cls(lo, rows.shape[1], starts, thresholds, values)
 
     @property
     def channels(self) -> int:

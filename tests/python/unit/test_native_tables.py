@@ -153,12 +153,40 @@ def test_a_constant_function_and_a_single_entry_are_tables() -> None:
     [
         ({"lo": 5, "hi": 4}, "bounds are empty: lo=5 > hi=4"),
         ({"hi": MAX_ENTRIES}, "round the accumulator first"),
-        ({"lo": 2**53, "hi": 2**53 + 3}, r"leaves \+-2\*\*53"),
-        ({"input_scale": 0.0}, r"scale\[0\] is 0.0"),
+        ({"lo": 2**53 - 1, "hi": 2**53}, r"^hi is 9007199254740992, must be an integer in \[-9007199254740991, 9007"),
+        ({"lo": -(2**53), "hi": 0}, "^lo is -9007199254740992, must be an integer in"),
+        ({"lo": 2**70, "hi": 2**70 + 1}, "^lo is 1180591620717411303424, must be an integer in"),
+        ({"lo": 0.7, "hi": 3.9}, "^lo is 0.7, must be an integer in"),
+        ({"hi": np.float64(7)}, r"^hi is .*7.0.*, must be an integer in"),
+        ({"hi": True}, "^hi is True, must be an integer in"),
+        ({"hi": "7"}, "^hi is '7', must be an integer in"),
+        ({"num_threads": -1}, r"^num_threads is -1, must be an integer in \[0, 2147483647\]"),
+        ({"num_threads": 2**70}, "^num_threads is 1180591620717411303424, must be an integer in"),
+        ({"input_scale": 0.0}, "^input_scale is 0.0, must be a finite positive number"),
+        ({"input_scale": "a"}, "^input_scale is 'a', must be a finite positive number"),
+        ({"input_scale": 1j}, "^input_scale is 1j, must be a finite positive number"),
+        ({"output_scale": [1.0, np.nan]}, r"^output_scale\[1\] is nan, must be a finite positive number"),
+        ({"output_scale": np.inf}, "^output_scale is inf, must be"),
+        ({"output_scale": 10**400}, "^output_scale is 10+, must be a finite positive number"),
+        ({"output_scale": [[1.0], [1.0, 2.0]]}, r"^output_scale\[0\] is \[1.0\], must be a finite positive number"),
         ({"input_scale": [1.0, 2.0], "output_scale": [1.0, 2.0, 3.0]}, "one entry per channel"),
         ({"input_scale": np.ones((2, 2))}, "one entry per channel"),
-        ({"output_zero_point": 0.5}, "output_zero_point must be integers, got dtype float64"),
-        ({"output_lo": 9, "output_hi": 8}, r"lo\[0\] is 9, must be <= hi"),
+        ({"output_zero_point": 0.5}, "^output_zero_point is 0.5, must be an integer in"),
+        (
+            {"output_zero_point": 2**64 - 5},
+            r"^output_zero_point is 18446744073709551611, must be .* \[-11258999",
+        ),
+        (
+            {"output_zero_point": np.uint64(2**64 - 5)},
+            "^output_zero_point is .*18446744073709551611.*, must be",
+        ),
+        ({"input_zero_point": [0, 2**51]}, r"^input_zero_point\[1\] is 2251799813685248, must be an integer in"),
+        ({"output_hi": 2**70}, "^output_hi is 1180591620717411303424, must be an integer in"),
+        ({"output_lo": [True]}, r"^output_lo\[0\] is True, must be an integer in"),
+        ({"output_lo": 9, "output_hi": 8}, "^output_lo is 9, must be <= output_hi, which is 8"),
+        ({"output_lo": [0, 9], "output_hi": [8, 8]}, r"^output_lo\[1\] is 9, must be <= output_hi, which is 8"),
+        ({"function": lambda x: x + 1j}, "function returned dtype complex128, must return real numbers"),
+        ({"function": lambda x: "abc"}, "function returned dtype <U3, must return real numbers"),
         ({"function": lambda x: x * np.nan}, "holds NaN at channel 0, entry 0"),
         ({"function": lambda x: np.zeros(3)}, r"function returned shape \(3,\) for an argument of shape \(1, 8\)"),
     ],
@@ -189,7 +217,11 @@ def test_thresholds_are_the_same_tables(rng: np.random.Generator) -> None:
 
 
 def test_thresholds_need_a_table() -> None:
-    for wrong in (np.zeros(3), np.zeros((1, 1, 1), dtype=np.int64), np.zeros((0,), dtype=np.int64)):
+    for wrong in (np.zeros(3), np.zeros((1, 1, 1), dtype=np.int64), np.zeros((0,), dtype=np.int64), [1, 2]):
         with pytest.raises(QuantizationError, match="table must be a non-empty int64 array"):
             Thresholds.of(wrong, 0)
+    for lo in (2**63 - 3, 2**70, -(2**63) - 1, 0.5):
+        with pytest.raises(QuantizationError, match=r"^lo is .*, must be an integer in"):
+            Thresholds.of(np.array([7, 7, 8]), lo)
+    assert Thresholds.of(np.array([7, 7, 8]), 2**63 - 4).to_table().tolist() == [[7, 7, 8]]
     assert Thresholds.of(np.array([7, 7, 8]), 5).thresholds.tolist() == [5, 7]

@@ -117,6 +117,16 @@ def test_another_key_set_of_the_same_parameters_is_refused(circuit: Circuit) -> 
         twin.decrypt(circuit.run(encrypted))
 
 
+def test_a_key_set_keeps_few_programs_ready(circuit: Circuit) -> None:
+    assert circuit.keys is not None
+    info = circuit._compiled.info
+    first = circuit.keys.client(info)
+    for blanks in range(1, 20):
+        circuit.keys.client(info + b" " * blanks)
+        assert circuit.keys.client(info) is first
+    assert len(circuit.keys._clients) <= 8
+
+
 def test_keys_are_made_once_unless_forced(circuit: Circuit) -> None:
     fresh = compiled()
     first = fresh.keygen()

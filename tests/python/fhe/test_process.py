@@ -1,96 +1,26 @@
 """The process that runs native code: Ctrl-C, crashes, folders, missing tools. Each case runs in a Python of its own."""
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.python.fhe.processes import PRELUDE, ends, interrupt, output_of, start
+
 pytestmark = pytest.mark.fhe
 
-PRELUDE = """
-import os, signal, sys, threading, time
-import numpy as np
-from fhelearn.backends.concrete import *
-from fhelearn.backends.concrete import server_process
-from fhelearn.ir import ProgramBuilder
 
-def lookups(bits, count):
-    b = ProgramBuilder()
-    x = b.emit("input", shape=(count,), lo=0, hi=2**bits - 1)
-    return b.build(b.emit("table_lookup", x, lo=0, table=np.arange(2**bits)))
-
-def linear(factor=2):
-    b = ProgramBuilder()
-    x = b.emit("input", shape=(3,), lo=0, hi=7)
-    return b.build(b.emit("multiply_constant", x, value=np.array(factor)))
-
-def still_works():
-    circuit = compile_program(linear(), CircuitOptions(batch_size=1))
-    assert circuit.execute([np.array([[1, 2, 3]])])[0].tolist() == [[2, 4, 6]]
-    print("still works", flush=True)
-
-def ready():
-    print("ready", flush=True)
-"""
-
-
-def start(script: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **environment},
-    )
-
-
-def output_of(script: str, **environment: str) -> str:
-    process = start(script, **environment)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, f"exit {process.returncode}\n{out}\n{err}"
-    return out
-
-
-def interrupt(script: str, delay: float) -> str:
-    """Send SIGINT `delay` seconds after the script says it is ready; it must end in peace."""
-    process = start(script)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n", process.stderr.read() if process.stderr else ""
-    time.sleep(delay)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, f"exit {process.returncode}\n{out}\n{err}"
-    return out
-
-
-def test_ctrl_c_during_key_generation_leaves_python_alive() -> None:
+@pytest.mark.parametrize("arguments", ["", "progress=True"])
+def test_ctrl_c_during_key_generation_leaves_python_alive(arguments: str) -> None:
     out = interrupt(
-        """
+        f"""
         circuit = compile_program(lookups(7, 1), CircuitOptions(batch_size=1))
         ready()
         try:
-            circuit.keygen()
-        except KeyboardInterrupt:
-            print("interrupted")
-        still_works()
-        """,
-        delay=0.7,
-    )
-    assert out == "interrupted\nstill works\n"
-
-
-def test_ctrl_c_during_key_generation_with_a_bar_leaves_python_alive() -> None:
-    out = interrupt(
-        """
-        circuit = compile_program(lookups(7, 1), CircuitOptions(batch_size=1))
-        ready()
-        try:
-            circuit.keygen(progress=True)
+            circuit.keygen({arguments})
         except KeyboardInterrupt:
             print("interrupted")
         still_works()
@@ -185,7 +115,7 @@ def test_a_crash_of_native_code_is_an_exception_and_the_next_call_works() -> Non
         circuit.keygen()
         sample = circuit.encrypt([np.zeros((1, 100), dtype=np.int64)])
         process = server_process.server()
-        threading.Timer(0.2, lambda: os.kill(process._process.pid, signal.SIGKILL)).start()
+        threading.Timer(0.2, lambda: os.kill(process.pid, signal.SIGKILL)).start()
         try:
             circuit.run(sample)
         except ServerProcessError as error:
@@ -220,7 +150,7 @@ def test_temporary_folders_work_with_any_name_and_are_left_clean(name: str, tmp_
     folder = tmp_path / name
     folder.mkdir()
     before = set(os.listdir("/tmp"))
-    out = output_of("still_works()\nprint(server_process.server()._folder, flush=True)", TMPDIR=str(folder))
+    out = output_of("still_works()\nprint(server_process.server().folder, flush=True)", TMPDIR=str(folder))
     used = Path(out.splitlines()[1])
     assert " " not in str(used)
     assert not used.exists()
@@ -232,7 +162,7 @@ def test_the_compilers_folder_is_private_and_emptied_while_the_process_lives() -
     out = output_of(
         """
         still_works()
-        folder = server_process.server()._folder
+        folder = server_process.server().folder
         left = [name for name in os.listdir(folder) if name.startswith("compile-")]
         print(oct(os.stat(folder).st_mode & 0o777), left)
         """
@@ -241,14 +171,10 @@ def test_the_compilers_folder_is_private_and_emptied_while_the_process_lives() -
 
 
 def test_the_server_process_ends_with_its_parent() -> None:
-    process = start("still_works()\nprint(server_process.server()._process.pid, flush=True)\nos.kill(os.getpid(), 9)")
+    process = start("still_works()\nprint(server_process.server().pid, flush=True)\nos.kill(os.getpid(), 9)")
     out, _ = process.communicate(timeout=60)
     child = int(out.splitlines()[1])
-    for _ in range(100):
-        if not _runs(child):
-            return
-        time.sleep(0.1)
-    pytest.fail("the server process outlives its parent")
+    assert ends(child)
 
 
 def test_the_server_process_ends_with_its_parent_even_while_it_makes_keys() -> None:
@@ -256,26 +182,14 @@ def test_the_server_process_ends_with_its_parent_even_while_it_makes_keys() -> N
     process = start(
         """
         circuit = compile_program(lookups(8, 1), CircuitOptions(batch_size=1))
-        print(server_process.server()._process.pid, flush=True)
+        print(server_process.server().pid, flush=True)
         threading.Timer(1.0, lambda: os.kill(os.getpid(), 9)).start()
         circuit.keygen()
         """
     )
     out, _ = process.communicate(timeout=60)
     child = int(out)
-    for _ in range(100):
-        if not _runs(child):
-            return
-        time.sleep(0.1)
-    pytest.fail("the server process outlives its parent")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as status:
-            return status.read().split(")")[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    assert ends(child)
 
 
 def test_a_missing_linker_is_named_with_its_remedy(tmp_path: Path) -> None:
@@ -318,3 +232,57 @@ def test_a_missing_pkg_resources_is_survived(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr
     assert process.stdout == "still works\nFalse\n"
     assert "pkg_resources" not in process.stderr
+
+
+def test_ctrl_c_in_one_thread_does_not_fail_the_others() -> None:
+    out = interrupt(
+        """
+        circuit = compile_program(lookups(4, 64), CircuitOptions(batch_size=1))
+        circuit.keygen()
+        rows = np.full((6, 64), 3)
+        results = []
+        def run():
+            results.append(int(circuit.execute([rows])[0].sum()))
+        def make():
+            results.append(compile_program(lookups(6, 1), CircuitOptions(batch_size=1)).keygen() is not None)
+        threads = [threading.Thread(target=run), threading.Thread(target=run), threading.Thread(target=make)]
+        for thread in threads:
+            thread.start()
+        ready()
+        try:
+            circuit.execute([rows])
+        except KeyboardInterrupt:
+            print("interrupted")
+        for thread in threads:
+            thread.join()
+        print(sorted(results))
+        """,
+        delay=0.5,
+    )
+    assert out == "interrupted\n[True, 1152, 1152]\n"
+
+
+def test_ctrl_c_outside_a_wait_stops_the_server_process_too() -> None:
+    """While rows are encrypted or decrypted here, others are evaluated there."""
+    out = output_of(
+        """
+        circuit = compile_program(lookups(4, 150), CircuitOptions(batch_size=1))
+        circuit.keygen()
+        rows = np.zeros((3, 150), dtype=np.int64)
+        circuit.execute([rows[:1]])
+        process = server_process.server()
+        genuine, calls = circuit._encrypt_piece, []
+        def encrypt(*arguments):
+            calls.append(None)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return genuine(*arguments)
+        circuit._encrypt_piece = encrypt
+        try:
+            circuit.execute([rows])
+        except KeyboardInterrupt:
+            print("interrupted", process.alive)
+        still_works()
+        """
+    )
+    assert out == "interrupted False\nstill works\n"

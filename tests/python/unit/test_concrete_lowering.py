@@ -156,5 +156,5 @@ def test_lowering_is_deterministic_and_covers_random_programs(seed: int) -> None
 def test_names_cannot_inject_text() -> None:
     b = ProgramBuilder()
     x = b.emit("input", shape=(1,), lo=0, hi=1, name='"} loc(')
-    program = b.build(b.emit("negate", x, name='evil") : () -> ()\n'))
+    program = b.build(b.emit("negate", x, name='evil") : () -> ()'))
     assert "evil" not in lowered(program).mlir

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 
 import numpy as np
@@ -50,12 +51,28 @@ def test_error_probabilities_of_another_type_are_refused(value: object) -> None:
         ({"batch_size": 0}, ValueError),
         ({"batch_size": 10**6}, ValueError),
         ({"batch_size": 2.0}, TypeError),
+        ({"batch_size": True}, TypeError),
+        ({"security_level": 128.0}, TypeError),
+        ({"security_level": np.int64(128)}, TypeError),
+        ({"security_level": None}, TypeError),
+        ({"strategy": 5}, TypeError),
+        ({"strategy": None}, TypeError),
         ({"strategy": "best"}, ValueError),
     ],
 )
 def test_other_options_outside_their_range_are_refused(wrong: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(wrong))):
         CircuitOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["p_error", "global_p_error"])
+def test_careless_error_probabilities_are_warned_about(name: str) -> None:
+    with pytest.warns(UserWarning, match=f"{name}=0.99.*0.01 or less") as caught:
+        CircuitOptions(**{name: 0.99})  # type: ignore[arg-type]
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CircuitOptions(**{name: 0.01})  # type: ignore[arg-type]
 
 
 def test_options_survive_a_dictionary() -> None:

@@ -160,6 +160,19 @@ def test_a_wrapped_output_shows_its_padding_bit(lo: int, messages: list[int], ex
         assert run[0][:, 0].tolist() == expected
 
 
+def test_a_table_may_extend_past_the_last_integer() -> None:
+    builder = ProgramBuilder()
+    top = 2**63 - 4
+    x = builder.emit("input", shape=(4,), lo=top, hi=2**63 - 1)
+    y = builder.emit("input", shape=(1,), lo=0, hi=7)
+    builder.emit("negate", y, declared=DeclaredBounds(-3, 0, "calibrated", "seen"))
+    program = builder.build(builder.emit("table_lookup", x, lo=top, table=np.array([0, 1, 2, 3, 4, 5, 6, 7])))
+    rows = [top + np.arange(4)[np.newaxis], np.zeros((1, 1), np.int64)]
+    for mode in ("error", "wrap"):
+        for outputs in (evaluate(program, rows, on_overflow=mode), NativeEngine(program).run(rows, on_overflow=mode)):
+            assert outputs[0].tolist() == [[0, 1, 2, 3]]
+
+
 def test_injected_failures_do_not_trip_structural_bounds() -> None:
     """Exactly one of the two entries is non-zero; a failed lookup breaks that, and must show as a wrong answer."""
     builder = ProgramBuilder()

@@ -1,4 +1,4 @@
-"""The server process: compiles, generates keys and evaluates; started by :mod:`.server_process`, never by hand.
+"""The server process: compiles, generates keys and evaluates; started by :mod:`.launch`, never by hand.
 
 Concrete's compiler, key generation and evaluation replace the SIGINT handler by one that kills the process, hold the
 interpreter lock and may abort on a panic. Here that harms nobody: the parent reports an exception and starts another
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import select
 import shutil
 import sys
@@ -101,6 +102,7 @@ class _Service:
         return {"feedback": loaded.feedback}, [loaded.info]
 
     def keygen(self, header: dict[str, Any], blobs: list[bytes]) -> Reply:
+        # the secrets are referred to by nothing once the reply is written, but the memory that held them is not wiped
         with self._lifeline.armed():
             keyset, evaluation_keys = native.generate_keys(blobs[0])
         self._keys.put(header["keys"], native.load_evaluation_keys(evaluation_keys))
@@ -130,6 +132,7 @@ def main(arguments: list[str]) -> None:
     arguments : list of str
         Descriptors of requests, replies and the lifeline, and the folder to compile in.
     """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold secret keys
     source, sink, lifeline, folder = int(arguments[0]), int(arguments[1]), int(arguments[2]), arguments[3]
     service = _Service(folder, _Lifeline(lifeline))
     methods: dict[str, Callable[[dict[str, Any], list[bytes]], Reply]] = {
@@ -141,6 +144,7 @@ def main(arguments: list[str]) -> None:
     lock = threading.Lock()
     with contextlib.suppress(BackendUnavailableError):  # raised again, and reported, at the first request
         runtime.load()
+    write_frame(sink, {"ready": True})
 
     def answer(header: dict[str, Any], blobs: list[bytes]) -> None:
         try:
@@ -156,7 +160,3 @@ def main(arguments: list[str]) -> None:
             pool.submit(answer, *frame)
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)  # the parent is gone or has closed the pipe: do not wait for calls nobody wants
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from fhelearn.backends.concrete import parallel, plan, timing
+from fhelearn.backends.concrete import forks, parallel, plan, timing
 from fhelearn.backends.concrete.ciphertexts import Ciphertexts, Direction
 from fhelearn.backends.concrete.compilation import Compiled, compile_cheapest, compile_text
 from fhelearn.backends.concrete.cost import CostReport, read_cost
@@ -22,7 +21,14 @@ from fhelearn.backends.concrete.keys import EvaluationKeys, Keys, new_key_id, pa
 from fhelearn.backends.concrete.lowering import BATCH, SINGLE, LoweredProgram, lower, normalize
 from fhelearn.backends.concrete.options import CircuitOptions
 from fhelearn.backends.concrete.progress import progress_bar
-from fhelearn.backends.concrete.server_process import NativeError, Reply, server
+from fhelearn.backends.concrete.server_process import (
+    NativeError,
+    Reply,
+    ServerStoppedError,
+    call,
+    interruptible,
+    server,
+)
 from fhelearn.exceptions import CiphertextError, KeysError, LoweringError
 from fhelearn.ir import Program
 from fhelearn.ir.reference import check_inputs
@@ -98,8 +104,9 @@ class Circuit:
         self._compiled = compiled
         self.parameters = parameter_fingerprint(compiled.info)
         self._keys: Keys | None = None
-        self._lock = threading.Lock()
-        self._observed: list[tuple[int, float]] = []  # (rows, seconds) of runs, for the estimate
+        self._lock = forks.Lock()
+        self._observed = timing.Observations()
+        self._warm = ""  # the key set of the last run: the first run with others loads them
 
     def __repr__(self) -> str:
         return f"Circuit(fingerprint={self.fingerprint[:16]!r}..., lookups={self.cost.num_lookups})"
@@ -156,17 +163,21 @@ class Circuit:
         """
         with self._lock:
             if self._keys is None or force:
-                key_id = new_key_id()
-                process = server()
-                pending = process.submit({"method": "keygen", "keys": key_id}, [self._compiled.info])
-                with progress_bar("key generation", self.cost.estimated_keygen_seconds(), "s", progress) as advance:
-                    while not pending.done() and progress:
-                        started = time.perf_counter()
-                        process.wait_briefly(pending, 0.2)
-                        advance(time.perf_counter() - started)
-                _, (keyset, evaluation_keys) = process.wait(pending)
-                self._keys = Keys(self.parameters, key_id, keyset, evaluation_keys)
+                self._keys = self._make_keys(progress)
             return self._keys
+
+    def _make_keys(self, progress: bool = False) -> Keys:
+        key_id = new_key_id()
+        with progress_bar("key generation", self.cost.estimated_keygen_seconds(), "s", progress) as advance:
+
+            def watch(pending: Future[Reply]) -> None:
+                while progress and not pending.done():
+                    started = time.perf_counter()
+                    wait([pending], timeout=0.2)
+                    advance(time.perf_counter() - started)
+
+            _, (keyset, evaluation_keys) = call({"method": "keygen", "keys": key_id}, [self._compiled.info], watch)
+        return Keys(self.parameters, key_id, keyset, evaluation_keys)
 
     def _check_parameters(self, parameters: str, what: str) -> None:
         if parameters != self.parameters:
@@ -288,7 +299,8 @@ class Circuit:
         self._check_parameters(evaluation_keys.parameters, "evaluation keys")
         self._check_ciphertexts(ciphertexts, "input", evaluation_keys.key_id)
         started = zip(ciphertexts.pieces, ciphertexts.contents, strict=True)
-        contents = tuple(content for _, content in self._evaluate(started, evaluation_keys))
+        with interruptible():
+            contents = tuple(content for _, content in self._evaluate(started, evaluation_keys))
         return Ciphertexts(self.fingerprint, ciphertexts.key_id, "output", ciphertexts.pieces, contents)
 
     def _evaluate(self, inputs: Iterable[_Encrypted], keys: EvaluationKeys) -> Iterator[_Encrypted]:
@@ -311,29 +323,40 @@ class Circuit:
             "functions": [_function(piece)],
             "arguments": len(content),
         }
-        return server().submit(header, content)
+        try:
+            return server().submit(header, content)
+        except ServerStoppedError:  # between the two calls
+            return server().submit(header, content)
 
     def _finish(self, pending: Future[Reply], given: _Encrypted, keys: EvaluationKeys) -> _Encrypted:
-        """The result of a started piece; gives the server process what it has not got (it may be a new one)."""
+        """The result of a started piece; gives the server process what it has not got (it may be a new one).
+
+        The piece is started once more if somebody else's Ctrl-C stopped the process.
+        """
         piece, content = given
+        stopped = False
         while True:
-            process = server()
             try:
-                reply, results = process.wait(pending)
+                reply, results = pending.result()
             except NativeError as error:
                 raise CiphertextError(f"the ciphertexts cannot be evaluated: {error}") from error
-            missing = reply.get("missing", ())
-            if not missing:
-                return piece, tuple(results)
-            if "program" in missing:
-                compile_text(self._lowered, self._compiled.settings)
-            if "keys" in missing:
-                self._send_keys(keys)
+            except ServerStoppedError:
+                if stopped:
+                    raise
+                stopped = True
+            else:
+                missing = reply.get("missing", ())
+                if not missing:
+                    return piece, tuple(results)
+                if "program" in missing:
+                    compile_text(self._lowered, self._compiled.settings)
+                if "keys" in missing:
+                    self._send_keys(keys)
             pending = self._start(piece, content, keys)
 
     def _send_keys(self, keys: EvaluationKeys) -> None:
         try:
-            server().request({"method": "load_keys", "keys": keys.key_id}, [keys.content])
+            call({"method": "load_keys", "keys": keys.key_id}, [keys.content])
         except NativeError as error:
             raise KeysError(f"the evaluation keys cannot be read: {error}") from error
 
@@ -387,50 +410,58 @@ class Circuit:
         keys = self.keygen(progress=progress)
         if workers > 1 and rows > 1:
             return self.decrypt(parallel.run(self, self.encrypt(inputs), keys.evaluation_keys, workers, progress))
-        started = time.perf_counter()
         with progress_bar("encrypted rows", rows, "row", progress and rows > 1) as advance:
-            result = self._pipeline(inputs, keys, self._split(rows), advance)
-        if rows:
-            self._observed.append((rows, time.perf_counter() - started))
-        return result
+            return self._pipeline(inputs, keys, self._split(rows), advance)
 
     def _pipeline(
         self, inputs: Sequence[IntArray], keys: Keys, pieces: list[plan.Piece], advance: Any
     ) -> list[IntArray]:
-        """Encrypt a piece while the server process evaluates those before."""
-        client = keys.client(self._compiled.info)
-        encrypted = self._encrypt_pieces(client, pieces, inputs)
+        """Encrypt a piece while the server process evaluates those before; note how long each takes."""
+        cold, self._warm = self._warm != keys.key_id, keys.key_id
         decrypted = []
-        for piece, content in self._evaluate(encrypted, keys.evaluation_keys):
-            decrypted.append(self._decrypt_piece(client, piece, content))
-            advance(piece.rows)
+        started = time.perf_counter()
+        with interruptible():
+            client = keys.client(self._compiled.info)
+            encrypted = self._encrypt_pieces(client, pieces, inputs)
+            for position, (piece, content) in enumerate(self._evaluate(encrypted, keys.evaluation_keys)):
+                decrypted.append(self._decrypt_piece(client, piece, content))
+                advance(piece.rows)
+                finished = time.perf_counter()
+                if position or not cold:
+                    self._observed.add(piece.batched, position == 0, finished - started)
+                started = finished
         return self._concatenate(decrypted)
 
     def estimate_seconds(self, rows: int = 1) -> float:
         """Seconds that :meth:`execute` will take on this machine for `rows` >= 0 rows, keys at hand.
 
-        From the circuit's own past runs if there are any; else a linear circuit is run on a few rows, and a circuit
-        with lookups is priced by a short measurement of a small one, once per process (see :mod:`.timing`).
+        From the circuit's own past runs, if they had calls of the kinds that these rows take (whole batches, single
+        rows); else a linear circuit is run on a few rows, and a circuit with lookups is priced by a short measurement
+        of a small one, once per process (see :mod:`.timing`).
         """
         if rows < 0:
             raise ValueError(f"rows must be >= 0, got {rows}")
-        if not self._observed and not self._lowered.num_lookups:
+        pieces = self._split(rows)
+        seconds = self._observed.estimate(pieces)
+        if seconds is None and not self._lowered.num_lookups:
             self._measure()
-        if self._observed:
-            most, seconds = max(self._observed)
-            return rows * seconds / most
-        return timing.estimate(self._lowered.lookups_by_bit_width, self._split(rows), self.batch_size, self.program)
+            seconds = self._observed.estimate(pieces)
+        if seconds is not None:
+            return seconds
+        return timing.estimate(self._lowered.lookups_by_bit_width, pieces, self.batch_size, self.program)
 
     def _measure(self) -> None:
-        """Run one batch of a circuit without lookups; its keys take milliseconds."""
-        sample = [self.program.nodes[i].value for i in self.program.inputs]
-        rows = self.batch_size if sample else 1
-        inputs = [np.broadcast_to(v.bounds.to_int64()[0], (rows, *v.shape)).copy() for v in sample]
-        kept = self._keys
-        self.execute(inputs)  # the first run loads libraries
-        self._observed.clear()
-        self.execute(inputs)
-        self._keys = kept
+        """Run a circuit without lookups on batches and on rows, with keys of its own, which take milliseconds."""
+        keys = self._make_keys()
+        values = [self.program.nodes[i].value for i in self.program.inputs]
+        kinds = [plan.Piece(1, False)]
+        if self.batch_size > 1:
+            kinds.append(plan.Piece(self.batch_size, True))
+        for kind in kinds * 2:  # the first run with these keys loads them, and counts its later calls only
+            pieces = [kind] * (3 if values else 1)
+            rows = sum(piece.rows for piece in pieces)
+            inputs = [np.broadcast_to(v.bounds.to_int64()[0], (rows, *v.shape)).copy() for v in values]
+            self._pipeline(inputs, keys, pieces, lambda rows: None)
 
 
 def _function(piece: plan.Piece) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from fhelearn.backends.concrete.lowering import LoweredProgram
 from fhelearn.backends.concrete.native import Settings
 from fhelearn.backends.concrete.options import CircuitOptions
-from fhelearn.backends.concrete.server_process import NativeError, ServerProcessError, server
+from fhelearn.backends.concrete.server_process import NativeError, ServerProcessError, ServerStoppedError, call
 from fhelearn.exceptions import BackendUnavailableError, LoweringError, ParametersNotFoundError
 
 WIDEST_ALWAYS_MONO = 5
@@ -91,9 +91,11 @@ def compile_text(lowered: LoweredProgram, settings: Settings) -> Compiled:
     identifier = hashlib.sha256(described.encode()).hexdigest()
     header = {"method": "compile", "program": identifier, "settings": asdict(settings)}
     try:
-        reply, blobs = server().request(header, [lowered.mlir.encode()])
+        reply, blobs = call(header, [lowered.mlir.encode()])
     except NativeError as error:
         raise _explain(error, lowered, settings) from error
+    except ServerStoppedError:
+        raise
     except ServerProcessError as error:
         raise LoweringError(
             f"the compiler died on this program (p_error={settings.p_error}, widest node {lowered.widest_region[0]}); "

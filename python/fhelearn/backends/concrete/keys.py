@@ -7,15 +7,17 @@ import json
 import os
 import re
 import secrets
-import threading
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fhelearn.backends.concrete import envelope
+from fhelearn.backends.concrete import envelope, forks, runtime
 from fhelearn.exceptions import KeysError
 
 KEYS, EVALUATION_KEYS = "keys", "evaluation-keys"
+_MAX_CLIENTS = 8
+"""Programs that a key set keeps ready; each holds a copy of the keys in the library's own form."""
 _KEY_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -84,8 +86,8 @@ class Keys:
         self.key_id = key_id
         self._keyset = keyset
         self._evaluation_keys = evaluation_keys  # a part of the key set; None until somebody asks for it
-        self._clients: dict[bytes, Any] = {}
-        self._lock = threading.Lock()
+        self._clients: OrderedDict[bytes, Any] = OrderedDict()  # the one used last is the last
+        self._lock = forks.Lock()
 
     def __repr__(self) -> str:
         return f"Keys(key_id={self.key_id!r}, parameters={self.parameters[:16]!r}...)"
@@ -96,7 +98,8 @@ class Keys:
     @property
     def evaluation_keys(self) -> EvaluationKeys:
         """The part for the server."""
-        from fhelearn.backends.concrete import native  # reading a key file needs no native code
+        with runtime.import_lock:
+            from fhelearn.backends.concrete import native  # reading a key file needs no native code
 
         with self._lock:
             if self._evaluation_keys is None:
@@ -105,12 +108,15 @@ class Keys:
 
     def client(self, info: bytes) -> Any:
         """The :class:`~fhelearn.backends.concrete.native.Client` of a program with these parameters."""
-        from fhelearn.backends.concrete import native  # reading a key file needs no native code
+        with runtime.import_lock:
+            from fhelearn.backends.concrete import native  # reading a key file needs no native code
 
         with self._lock:
-            if info not in self._clients:
-                self._clients[info] = native.Client(info, self._keyset)
-            return self._clients[info]
+            client = self._clients.pop(info, None) or native.Client(info, self._keyset)
+            self._clients[info] = client
+            while len(self._clients) > _MAX_CLIENTS:
+                self._clients.popitem(last=False)
+            return client
 
     def to_bytes(self) -> bytes:
         """In fhelearn's envelope. The bytes hold the secret keys, unencrypted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -11,6 +12,8 @@ Strategy: TypeAlias = Literal["auto", "mono", "multi"]
 DEFAULT_P_ERROR = 2.0**-40
 SMALLEST_P_ERROR = 2.0**-128
 """Far below anything with parameters; at 0.0 the optimizer aborts its process."""
+CAREFUL_P_ERROR = 0.01
+"""Larger probabilities are accepted with a warning: results are visibly wrong now and then."""
 LARGEST_BATCH = 4096
 
 
@@ -22,9 +25,11 @@ class CircuitOptions:
     ----------
     p_error : float, optional
         Probability, in [2**-128, 1), that one table lookup (or the decoding of one output) goes wrong.
-        Default: 2**-40, unless `global_p_error` is given.
+        Default: 2**-40, unless `global_p_error` is given. It is a bound that parameters are chosen by: near 1, circuits
+        without lookups decrypt to noise, and what is decrypted of others may be any value.
     global_p_error : float, optional
-        Probability, in [2**-128, 1), that one row's result is wrong in any of its lookups. Not together with `p_error`.
+        Probability, in [2**-128, 1), that one row's result is wrong in any of its lookups or decoded outputs. Not
+        together with `p_error`.
     security_level : {128, 132}, default=128
         Bits of security against known attacks.
     batch_size : int, optional
@@ -40,6 +45,11 @@ class CircuitOptions:
         If a value is outside its range, or both error probabilities are given.
     TypeError
         If a value has the wrong type.
+
+    Warns
+    -----
+    UserWarning
+        If an error probability is above 0.01.
     """
 
     p_error: float | None = None
@@ -56,11 +66,14 @@ class CircuitOptions:
             )
         for name in ("p_error", "global_p_error"):
             _check_probability(name, getattr(self, name))
+        for name, value in (("security_level", self.security_level), ("batch_size", self.batch_size)):
+            if not (type(value) is int or (name == "batch_size" and value is None)):
+                raise TypeError(f"{name} must be an int, got {value!r} ({type(value).__name__})")
+        if not isinstance(self.strategy, str):
+            raise TypeError(f"strategy must be a str, got {type(self.strategy).__name__}")
         if self.security_level not in (128, 132):
             raise ValueError(f"security_level must be 128 or 132, got {self.security_level!r}")
         size = self.batch_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
-            raise TypeError(f"batch_size must be an int or None, got {type(size).__name__}")
         if size is not None and not 1 <= size <= LARGEST_BATCH:
             raise ValueError(f"batch_size must be in [1, {LARGEST_BATCH}], got {size}")
         if self.strategy not in ("auto", "mono", "multi"):
@@ -93,3 +106,10 @@ def _check_probability(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a float or None, got {type(value).__name__}")
     if not SMALLEST_P_ERROR <= value < 1:
         raise ValueError(f"{name} must be in [2**-128, 1), got {value}; the default is 2**-40 per lookup")
+    if value > CAREFUL_P_ERROR:
+        warnings.warn(
+            f"{name}={value} lets results be wrong more often than once in a hundred times, by any amount; give "
+            f"{CAREFUL_P_ERROR} or less, or nothing for 2**-40 per lookup",
+            UserWarning,
+            stacklevel=4,  # past __post_init__ and the generated __init__
+        )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fhelearn.backends.concrete import forks, runtime
 from fhelearn.backends.concrete.ciphertexts import Ciphertexts
 from fhelearn.backends.concrete.keys import EvaluationKeys
 from fhelearn.backends.concrete.options import CircuitOptions
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fhelearn.backends.concrete.circuit import Circuit
 
 _CHUNKS_PER_WORKER = 4
-_lock = threading.Lock()
+_lock = forks.Lock()
 _circuits: dict[str, Any] = {}
 _MAX_CIRCUITS = 16
 
@@ -31,7 +31,8 @@ def count_workers(n_jobs: int | None) -> int:
         If that is more than one and joblib's ``multiprocessing`` back end is active: it forks, and Concrete's thread
         pools do not survive a fork.
     """
-    import joblib.parallel  # the server process has no use for it and starts faster without
+    with runtime.import_lock:
+        import joblib.parallel  # the server process has no use for it and starts faster without
 
     workers = int(joblib.effective_n_jobs(n_jobs))
     backend, _ = joblib.parallel.get_active_backend()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 @contextmanager
 def progress_bar(what: str, total: float, unit: str, shown: bool) -> Iterator[Callable[[float], None]]:
     """A bar on the error stream; yields a function that advances it. Shows nothing if `shown` is false."""
-    if not shown:
+    if not shown or sys.stderr is None:
         yield lambda amount: None
         return
     from tqdm import tqdm  # imported where it is needed: most runs show no bar

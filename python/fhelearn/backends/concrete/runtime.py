@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import os
 import platform
 import re
 import signal
@@ -33,7 +34,11 @@ _WHEELS = (
     "everything but fhe='execute' works here"
 )
 _SIGACTION_BYTES = 256  # larger than struct sigaction on any platform that concrete-python has wheels for
-_import_lock = threading.Lock()
+import_lock = threading.RLock()
+"""Held during imports that happen on first use: a fork in the middle of one would leave the child half a module and a
+module lock that nobody releases, so it waits for this (0.4 s)."""
+os.register_at_fork(before=import_lock.acquire, after_in_parent=import_lock.release, after_in_child=import_lock.release)
+_compiler: Any = None
 
 
 def unavailable_reason() -> str | None:
@@ -92,12 +97,12 @@ def load() -> Any:
     RuntimeWarning
         Once, if the version is newer than the tested ones.
     """
-    loaded = sys.modules.get("concrete.compiler")
-    if loaded is not None:
-        return loaded
-    with _import_lock:
-        loaded = sys.modules.get("concrete.compiler")
-        return loaded if loaded is not None else _import_compiler()
+    global _compiler
+    if _compiler is None:  # sys.modules would show it before it is whole
+        with import_lock:
+            if _compiler is None:
+                _compiler = _import_compiler()
+    return _compiler
 
 
 def _import_compiler() -> Any:
@@ -123,7 +128,7 @@ def _pkg_resources() -> Iterator[None]:
     """Let ``concrete/__init__.py`` call ``pkg_resources.declare_namespace`` where setuptools >= 82 has none."""
     try:
         importlib.import_module("pkg_resources")
-    except ImportError:
+    except (ImportError, OSError):  # missing, or it trips over a deleted working directory
         yield from _stub_pkg_resources()
     else:
         yield

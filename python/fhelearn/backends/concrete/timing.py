@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
-import threading
+import statistics
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
 
-from fhelearn.backends.concrete import plan
+from fhelearn.backends.concrete import forks, plan
 from fhelearn.ir import Program, ProgramBuilder
 
 _CALIBRATION_LOOKUPS = 64
 _CALIBRATION_BITS = 4
-_lock = threading.Lock()
+_KEPT = 32
+_lock = forks.Lock()
+
+
+class Observations:
+    """How long a circuit's calls took of late: single rows and batches apart, a run's first call apart from the rest.
+
+    A run's first call takes longest, because nothing is encrypted while the server process evaluates another.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[bool, bool], deque[float]] = {
+            (batched, first): deque(maxlen=_KEPT) for batched in (False, True) for first in (False, True)
+        }
+
+    def add(self, batched: bool, first: bool, seconds: float) -> None:
+        """A call was done `seconds` after the one before, or after the start."""
+        self._seconds[batched, first].append(seconds)
+
+    def estimate(self, pieces: Sequence[plan.Piece]) -> float | None:
+        """Seconds for one run of `pieces`, or None if no call of such a kind has been seen."""
+        total = 0.0
+        for position, piece in enumerate(pieces):
+            same, other = self._seconds[piece.batched, position == 0], self._seconds[piece.batched, position != 0]
+            if not same and not other:
+                return None
+            total += statistics.median(same or other)
+        return total
 
 
 def estimate(lookups: Mapping[int, int], pieces: Sequence[plan.Piece], batch_size: int, program: Program) -> float:

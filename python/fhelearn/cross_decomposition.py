@@ -1,8 +1,4 @@
-"""Partial least squares: scikit-learn's own classes and parameters, predicting on encrypted data.
-
-Added to each class: the keyword-only parameter `n_bits`, the method `compile`, and the keyword `fhe` of the prediction
-methods; see :class:`fhelearn.estimators.FHELinearMixin`.
-"""
+"""Partial least squares on encrypted data; for what is added, see :mod:`fhelearn.linear_model`."""
 # mypy: disallow-subclassing-any=False
 # ruff: noqa: D101 (the mix-in derives each docstring from scikit-learn's)
 

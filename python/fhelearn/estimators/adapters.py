@@ -8,7 +8,9 @@ link functions, string labels and multilabel outputs are scikit-learn's, in ever
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -29,9 +31,10 @@ class Adapter(Protocol):
         ...
 
     def fitted(self, estimator: Any) -> tuple[Any, ...]:
-        """Small fitted arrays that tell whether the model changed since it was compiled.
+        """Small arrays and parameters that tell whether the linear map or `prepare` changed since `compile`.
 
-        They are read, never computed: the same pickle must look unchanged on another machine.
+        They are read, never computed: the same pickle must look unchanged on another machine. What the view reads
+        itself (links, labels, offsets, the loss of SGDClassifier) is left out: its answers follow such changes.
         """
         ...
 
@@ -51,14 +54,35 @@ class Adapter(Protocol):
 def shallow_view(estimator: Any, n_features: int) -> Any:
     """A copy that shares every attribute with `estimator` but takes `n_features` unnamed features.
 
+    It is of scikit-learn's class, so that what a subclass overrides is not applied to scores as if they were features.
     It is made without calling any constructor, because those of scikit-learn's deprecated classes warn.
     """
-    view = object.__new__(type(estimator))
+    view = object.__new__(getattr(estimator, "_fhe_base", None) or type(estimator))
     view.__dict__.update(estimator.__dict__)
-    view.__dict__.pop("feature_names_in_", None)
-    view.__dict__.pop("_fhe_compiled", None)
+    for name in ("feature_names_in_", "_fhe_compiled", "_fhe_known"):
+        view.__dict__.pop(name, None)
     view.n_features_in_ = n_features
     return view
+
+
+def overridden(estimator: Any, methods: Iterable[str]) -> list[str]:
+    """Those of `methods` that a subclass of the class that mixes FHELinearMixin in defines itself."""
+    ours = next((cls for cls in type(estimator).__mro__ if cls.__dict__.get("_fhe_base") is not None), type(estimator))
+    absent = object()
+    return [
+        name
+        for name in methods
+        if inspect.getattr_static(type(estimator), name, absent) is not inspect.getattr_static(ours, name, absent)
+    ]
+
+
+def _digest(values: Any) -> str:
+    """A fingerprint of an array, which may be sparse and as large as the training data."""
+    parts = (values.data, values.indices, values.indptr) if issparse(values) else (values,)
+    digest = hashlib.sha256(repr(np.shape(values)).encode())
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
 
 
 def _dense(values: Any) -> FloatArray:
@@ -141,6 +165,11 @@ class NestedAdapter(CoefAdapter):
     def _inner(self, estimator: Any) -> Adapter:
         inner = estimator.estimator_
         adapter = getattr(inner, "_fhe_adapter", None)
+        if adapter is not None and overridden(inner, ("predict", "score")):
+            raise LoweringError(
+                f"{type(estimator).__name__}: its estimator {type(inner).__name__} overrides predict or score, which "
+                f"would get scores in place of features; override those of {type(estimator).__name__} instead"
+            )
         if adapter is None and type(inner).__module__.startswith("sklearn.linear_model.") and hasattr(inner, "coef_"):
             adapter = CoefAdapter()
         if adapter is None:
@@ -195,6 +224,10 @@ class NaiveBayesAdapter(PlainFeatures):
 class BernoulliAdapter(NaiveBayesAdapter):
     """BernoulliNB: the client binarizes in the clear."""
 
+    def fitted(self, estimator: Any) -> tuple[Any, ...]:
+        """Also ``binarize``, on which the encoder's range depends."""
+        return *super().fitted(estimator), estimator.binarize
+
     def _weights(self, estimator: Any) -> FloatArray:
         log_probability = _dense(estimator.feature_log_prob_)
         weights: FloatArray = (log_probability - np.log1p(-np.exp(log_probability))).T
@@ -216,8 +249,8 @@ class KernelRidgeAdapter(PlainFeatures):
     """KernelRidge with the linear kernel: ``x @ (X_fit_.T @ dual_coef_)``."""
 
     def fitted(self, estimator: Any) -> tuple[Any, ...]:
-        """``dual_coef_``."""
-        return (estimator.dual_coef_,)
+        """``dual_coef_``, the data it was fitted on, and the kernel."""
+        return estimator.dual_coef_, _digest(estimator.X_fit_), estimator.kernel
 
     def linear_map(self, estimator: Any) -> LinearMap:
         """Multiply the training data by the dual coefficients.
@@ -246,14 +279,18 @@ class LibsvmAdapter(PlainFeatures):
     """
 
     def fitted(self, estimator: Any) -> tuple[Any, ...]:
-        """``dual_coef_`` and ``intercept_``."""
-        return estimator.dual_coef_, estimator.intercept_
+        """Dual coefficients, support vectors and intercepts as libsvm predicts with them, and the kernel."""
+        return estimator._dual_coef_, estimator._intercept_, _digest(estimator.support_vectors_), estimator.kernel
 
     def linear_map(self, estimator: Any) -> LinearMap:
-        """Read ``coef_`` and ``intercept_``; scikit-learn flips their sign for two classes, libsvm does not."""
+        """Let scikit-learn compute ``coef_`` from what libsvm predicts with.
+
+        The public attributes differ from that: scikit-learn flips their sign for two classes.
+        """
         _require_linear_kernel(estimator)
-        sign = -1.0 if len(getattr(estimator, "classes_", ())) == 2 else 1.0
-        return LinearMap(sign * _dense(estimator.coef_).T, sign * _dense(estimator.intercept_))
+        native = shallow_view(estimator, estimator.n_features_in_)
+        native.dual_coef_ = estimator._dual_coef_
+        return LinearMap(_dense(native.coef_).T, _dense(estimator._intercept_))
 
     def view(self, estimator: Any, n_scores: int) -> Any:
         """A view whose support vectors are unit vectors."""

@@ -37,6 +37,14 @@ def parse_n_bits(n_bits: Any) -> BitWidths | None:
     return BitWidths(*(_width(f"n_bits[{key!r}]", n_bits[key]) for key in KEYS))
 
 
+def same_n_bits(first: Any, second: Any) -> bool:
+    """Whether both ask for the same widths, in whatever form; a form that is not allowed asks for none."""
+    try:
+        return parse_n_bits(first) == parse_n_bits(second)
+    except QuantizationError:
+        return False
+
+
 def _width(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not MIN_BITS <= value <= MAX_BITS:
         raise QuantizationError(

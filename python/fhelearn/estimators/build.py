@@ -11,6 +11,7 @@ from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 
@@ -139,16 +140,19 @@ def _trainer(cls: Any, base: Any, name: str) -> Callable[..., Any]:
 def _method(cls: Any, base: Any, name: str) -> Any:
     original = getattr(base, name)
     signature = inspect.signature(original)
-    extras = {p.name: p.default for p in list(signature.parameters.values())[2:]}
 
     @functools.wraps(original)
     def method(
         self: Any, X: Any, *args: Any, fhe: str = "disable", n_jobs: Any = None, progress: Any = None, **kwargs: Any
     ) -> Any:
+        _check_keywords(fhe, n_jobs, progress)
         if fhe == "disable":
             return getattr(super(cls, self), name)(X, *args, **kwargs)
-        given = dict(zip(extras, args, strict=False)) | kwargs
-        changed = [key for key, value in given.items() if key not in extras or value is not extras[key]]
+        try:
+            given = list(signature.bind(self, X, *args, **kwargs).arguments.items())[2:]
+        except TypeError as error:
+            raise TypeError(f"{cls.__name__}.{name}() {error}") from None
+        changed = [key for key, value in given if value is not signature.parameters[key].default]
         if changed:
             raise ValueError(
                 f"{cls.__name__}.{name}: {', '.join(changed)} cannot be combined with fhe={fhe!r}, because only the "
@@ -164,3 +168,15 @@ def _method(cls: Any, base: Any, name: str) -> Any:
         # Conditional in scikit-learn (SGDClassifier.predict_proba depends on the loss): as conditional here.
         return available_if(lambda self: getattr(super(cls, self), name))(method)
     return method
+
+
+def _check_keywords(fhe: Any, n_jobs: Any, progress: Any) -> None:
+    """Refuse values of the added keywords that no mode takes."""
+    if not isinstance(fhe, str) or fhe not in ("disable", "simulate", "execute"):
+        raise ValueError(f'fhe must be "disable", "simulate" or "execute", got {fhe!r}')
+    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral)):
+        raise TypeError(f"n_jobs must be an int or None, got {n_jobs!r}")
+    if n_jobs == 0:
+        raise ValueError("n_jobs must not be 0; None means 1 job, -1 one per processor")
+    if progress is not None and not isinstance(progress, bool | np.bool_):
+        raise TypeError(f"progress must be True, False or None, got {progress!r}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,7 +50,7 @@ class CompiledLinear:
     n_bits : None, int or dict
         As the estimator had it when it was compiled.
     fitted : tuple of ndarray
-        Copies of the fitted attributes it was compiled from.
+        Copies of the fitted attributes and parameters it was compiled from.
     names : tuple of str
         Of the features, for messages.
     """
@@ -68,9 +69,13 @@ class CompiledLinear:
         self.fitted = tuple(_copied(array) for array in fitted)
         self.names = tuple(names)
         self._handles: dict[str, Any] = {}
+        self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handles": {}}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_handles", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _handles={}, _lock=threading.RLock())
 
     @property
     def program(self) -> Program:
@@ -78,7 +83,7 @@ class CompiledLinear:
         return self.quantized.program
 
     def describes(self, fitted: Sequence[Any]) -> bool:
-        """Whether `fitted` are the arrays this was compiled from, bit for bit."""
+        """Whether `fitted` are the arrays and parameters this was compiled from, bit for bit."""
         return len(fitted) == len(self.fitted) and all(
             np.array_equal(_copied(now), then) for now, then in zip(fitted, self.fitted, strict=True)
         )
@@ -86,24 +91,29 @@ class CompiledLinear:
     @property
     def engine(self) -> NativeEngine:
         """The C++ engine, built when first used."""
-        if "engine" not in self._handles:
-            self._handles["engine"] = NativeEngine(self.program)
-        engine: NativeEngine = self._handles["engine"]
+        engine: NativeEngine = self._once("engine", lambda: NativeEngine(self.program))
         return engine
 
     @property
     def circuit(self) -> Any:
         """The Concrete circuit, compiled when first used. Raises BackendUnavailableError where Concrete is missing."""
-        if "circuit" not in self._handles:
-            from fhelearn.backends.concrete import compile_program, is_available, unavailable_reason
+        return self._once("circuit", self._compile_circuit)
 
-            if not is_available():
-                raise BackendUnavailableError(
-                    f'fhe="execute" needs concrete-python: {unavailable_reason()}; "disable" and "simulate" work '
-                    "without it"
-                )
-            self._handles["circuit"] = compile_program(self.program, self.circuit_options())
-        return self._handles["circuit"]
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """The handle `name`, made by the first thread that asks for it."""
+        with self._lock:
+            if name not in self._handles:
+                self._handles[name] = make()
+            return self._handles[name]
+
+    def _compile_circuit(self) -> Any:
+        from fhelearn.backends.concrete import compile_program, is_available, unavailable_reason
+
+        if not is_available():
+            raise BackendUnavailableError(
+                f'fhe="execute" needs concrete-python: {unavailable_reason()}; "disable" and "simulate" work without it'
+            )
+        return compile_program(self.program, self.circuit_options())
 
     def prepare_circuit(self) -> None:
         """Check the options, and compile the circuit now where Concrete is installed, so that its errors come now."""
@@ -161,17 +171,23 @@ class CompiledLinear:
     def execute(self, q: IntArray, *, n_jobs: int | None = None, progress: bool | None = None) -> IntArray:
         """Encrypt, run and decrypt; makes keys first if there are none. q: int64, shape (n, n_features).
 
-        `progress` None shows a bar for more than one row if stderr is a terminal.
+        `progress` None shows a bar for more than one row if stderr is a terminal; where there is no stderr (pythonw,
+        daemons), none is shown.
         """
-        show = progress if progress is not None else len(q) > 1 and sys.stderr.isatty()
-        if self.circuit.keys is None:
-            self.circuit.keygen(progress=show)
+        show = _has_stderr() and (progress if progress is not None else len(q) > 1 and sys.stderr.isatty())
+        with self._lock:
+            if self.circuit.keys is None:
+                self.circuit.keygen(progress=show)
         result: IntArray = self.circuit.execute([q], n_jobs=n_jobs, progress=show)[0]
         return result
 
     def decode(self, q: IntArray) -> FloatArray:
         """Scores of the integers that a run returned, shape (n, n_scores)."""
         return self.quantized.decoder.dequantize(q)
+
+
+def _has_stderr() -> bool:
+    return sys.stderr is not None and not getattr(sys.stderr, "closed", False)
 
 
 def _copied(array: Any) -> Any:

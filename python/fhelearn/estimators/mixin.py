@@ -9,9 +9,9 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fhelearn.estimators.adapters import Adapter, CoefAdapter
-from fhelearn.estimators.bits import parse_n_bits
-from fhelearn.estimators.build import build, scikit_learn_base
+from fhelearn.estimators.adapters import Adapter, CoefAdapter, overridden, shallow_view
+from fhelearn.estimators.bits import parse_n_bits, same_n_bits
+from fhelearn.estimators.build import METHODS, build, scikit_learn_base
 from fhelearn.estimators.compiled import CompiledLinear, CompileOptions
 from fhelearn.estimators.report import LinearReport, accuracy_figures, cost_figures
 from fhelearn.exceptions import NotCompiledError
@@ -70,21 +70,29 @@ class FHELinearMixin:
         Raises
         ------
         TypeError
-            If `model` is of another class.
+            If `model` is of another class, or of a subclass that is not fhelearn's.
         sklearn.exceptions.NotFittedError
             If `model` is not fitted.
         """
         if type(model) is not cls._fhe_base and not isinstance(model, cls):
-            raise TypeError(
-                f"{cls.__name__}.from_sklearn_model: model must be a {cls._fhe_base.__module__.split('._')[0]}."
-                f"{cls._fhe_base.__name__}, got {type(model).__module__}.{type(model).__name__}; use the fhelearn "
-                "class of that name"
-            )
+            raise TypeError(cls._fhe_foreign(type(model)))
         check_is_fitted(model)
         estimator = cls(**{**model.get_params(deep=False), "n_bits": n_bits})
         fitted = {name: value for name, value in vars(model).items() if name not in ("n_bits", "_fhe_compiled")}
         estimator.__dict__.update(copy.deepcopy(fitted))
         return estimator.compile(X, **compile_options)
+
+    @classmethod
+    def _fhe_foreign(cls, other: type) -> str:
+        """Why `from_sklearn_model` does not take an instance of `other`."""
+        base = f"{cls._fhe_base.__module__.split('._')[0]}.{cls._fhe_base.__name__}"
+        found = f"{cls.__name__}.from_sklearn_model: model must be a {base}, got {other.__module__}.{other.__name__}"
+        if issubclass(other, cls._fhe_base):
+            return (
+                f"{found}, a subclass of it whose own methods would be lost; derive {other.__name__} from "
+                f"{cls.__module__}.{cls.__name__} instead and fit that"
+            )
+        return f"{found}; use the fhelearn class of that name"
 
     def compile(
         self: Self,
@@ -105,10 +113,12 @@ class FHELinearMixin:
             used. Each feature gets its own scale. The accumulator's width is proved for every input in that range, seen
             or not.
         p_error : float, default=None
-            Probability that one table lookup fails, between 0 and 1; None is 2**-40. Linear models have no lookup: it
-            only bounds the failure of decryption.
+            Probability, in [2**-128, 1), that a score of a row decrypts to a wrong integer, unnoticed; None is 2**-40.
+            A linear model has no table lookup that could fail, so this is what `p_error` means for it: with 0.1, one
+            score in ten of ``fhe="execute"`` is off from ``fhe="simulate"``, by about one step of the decoder. Keys
+            and ciphertexts hardly get cheaper by it: leave it at None.
         global_p_error : float, default=None
-            Probability that anything fails; give this or `p_error`, not both.
+            The same for a whole row, all its scores together; give this or `p_error`, not both.
         security_level : int, default=128
             In bits.
         range_margin : float, default=0.1
@@ -214,15 +224,19 @@ class FHELinearMixin:
             x = self._fhe_adapter.prepare(self, self._fhe_validated(X))
             q, below, above = compiled.quantized.encoder.quantize_counting(x)
             scores = compiled.decode(compiled.simulate(q))
-            view = self._fhe_adapter.view(self, scores.shape[1])
-            figures |= accuracy_figures(self, view, X, scores, y)
+            answered = self._fhe_scored(X, scores).predict(X, fhe="simulate")
+            view = self._fhe_view(X, scores, {"fhe": "simulate"})
+            figures |= accuracy_figures(self, X, y, answered, None if overridden(self, ["score"]) else view, scores)
             figures["clipped"] = int(below.sum() + above.sum())
         return LinearReport(estimator=type(self).__name__, **figures)
 
+    def _fhe_numeric(self, X: Any) -> Any:
+        """`X` as scikit-learn checks it, of a dtype it could compute with, dense or CSR."""
+        return validate_data(self, X, reset=False, accept_sparse="csr", dtype="numeric", order="C")
+
     def _fhe_validated(self, X: Any) -> FloatArray:
         """`X` as scikit-learn checks it, float64, dense and C-contiguous, shape (n, n_features)."""
-        x = validate_data(self, X, reset=False, accept_sparse="csr", dtype=np.float64, order="C")
-        return np.ascontiguousarray(x.toarray() if issparse(x) else x)
+        return _float64(self._fhe_numeric(X))
 
     def _fhe_state(self) -> CompiledLinear:
         """What `compile` left, if it still describes the model."""
@@ -234,32 +248,67 @@ class FHELinearMixin:
                 f"This {name} instance is fitted but not compiled yet. Call 'compile(X)' with data of the range to "
                 "expect before using this method."
             )
-        if compiled.n_bits != self.n_bits:
+        if not same_n_bits(compiled.n_bits, self.n_bits):
             raise NotCompiledError(
                 f"n_bits of this {name} instance is {self.n_bits!r}, but it was compiled with {compiled.n_bits!r}. "
                 "Call 'compile(X)' again."
             )
         if not compiled.describes(self._fhe_adapter.fitted(self)):
             raise NotCompiledError(
-                f"The fitted attributes of this {name} instance changed after it was compiled. Call 'compile(X)' again."
+                f"The fitted attributes of this {name} instance, or parameters that its predictions depend on (as a "
+                "kernel), changed after it was compiled. Call 'compile(X)' again."
             )
         return compiled
 
     def _fhe_answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any:
         """The answer of `method`, computed by scikit-learn's own code from the scores of the quantized model."""
-        if fhe not in ("simulate", "execute"):
-            raise ValueError(f'fhe must be "disable", "simulate" or "execute", got {fhe!r}')
         compiled = self._fhe_state()
-        x = self._fhe_adapter.prepare(self, self._fhe_validated(X))
-        q = compiled.encode(x, stacklevel=3)
-        if fhe == "simulate":
-            integers = compiled.simulate(q, n_jobs=n_jobs)
-        else:
-            integers = compiled.execute(q, n_jobs=n_jobs, progress=progress)
-        scores = compiled.decode(integers)
-        return getattr(self._fhe_adapter.view(self, scores.shape[1]), method)(scores)
+        numeric = self._fhe_numeric(X)
+        known, scores = self.__dict__.get("_fhe_known", (None, None))
+        if known is not X:
+            q = compiled.encode(self._fhe_adapter.prepare(self, _float64(numeric)), stacklevel=3)
+            if fhe == "simulate":
+                integers = compiled.simulate(q, n_jobs=n_jobs)
+            else:
+                integers = compiled.execute(q, n_jobs=n_jobs, progress=progress)
+            scores = compiled.decode(integers)
+        view = self._fhe_view(X, scores, {"fhe": fhe, "n_jobs": n_jobs, "progress": progress}, method)
+        return self._fhe_cast(method, getattr(view, method)(scores), numeric.dtype)
+
+    def _fhe_cast(self, method: str, answer: Any, dtype: Any) -> Any:
+        """`answer` in the dtype in which scikit-learn answers features of `dtype`: that of a row of zeros."""
+        if answer.dtype.kind != "f":
+            return answer
+        plain = shallow_view(self, self.n_features_in_)  # type: ignore[attr-defined]
+        expected = getattr(plain, method)(np.zeros((1, plain.n_features_in_), dtype))
+        return answer.astype(expected.dtype, copy=False)
+
+    def _fhe_scored(self: Self, X: Any, scores: FloatArray) -> Self:
+        """A copy that knows the scores of the very object `X`, and does not compute them again."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, _fhe_known=(X, scores))
+        return twin
+
+    def _fhe_view(self, X: Any, scores: FloatArray, options: dict[str, Any], method: str | None = None) -> Any:
+        """The adapter's view, on which `method` is to be called.
+
+        Where scikit-learn's code calls another prediction method that a subclass overrides, the override gets the
+        features `X`, as it does without encryption.
+        """
+        view = self._fhe_adapter.view(self, scores.shape[1])
+        twin = self._fhe_scored(X, scores)
+        for name in overridden(self, METHODS):
+            if name != method:
+                setattr(view, name, lambda _, name=name: getattr(twin, name)(X, **options))
+        return view
 
 
+def _float64(x: Any) -> FloatArray:
+    return np.ascontiguousarray(x.toarray() if issparse(x) else x, dtype=np.float64)
+
+
+# The methods of these two are made by `build`. They are declared here because no type checker runs that: without them
+# ``LogisticRegression().predict_proba(X, fhe="simulate")`` is an error, and ``Ridge().predict_proba`` is none.
 class FHEDecisionMixin(FHELinearMixin):
     """For estimators with ``decision_function``: the same at run time, more to a type checker."""
 

@@ -37,7 +37,7 @@ class LinearReport:
         Largest absolute difference between quantized and float predictions, divided by the range of the target (of the
         float predictions if `y` is not given). Regressors only.
     metric : str or None
-        What the next two figures are: scikit-learn's ``score`` of the class.
+        What the next two figures are: scikit-learn's ``score`` of the class. None for a subclass that overrides it.
     metric_float, metric_quantized : float or None
         The score of both models on ``(X, y)``.
     clipped : int or None
@@ -111,9 +111,13 @@ def cost_figures(compiled: CompiledLinear) -> dict[str, Any]:
     return figures
 
 
-def accuracy_figures(estimator: Any, view: Any, X: Any, scores: FloatArray, y: Any) -> dict[str, Any]:
-    """The report's fields on agreement and score; `view` answers from `scores` as `estimator` does from `X`."""
-    expected, answered = np.asarray(estimator.predict(X)), np.asarray(view.predict(scores))
+def accuracy_figures(estimator: Any, X: Any, y: Any, answered: Any, view: Any, scores: FloatArray) -> dict[str, Any]:
+    """The report's fields on agreement and score.
+
+    `answered` is what the quantized model predicts for `X`; `view` takes `scores` where `estimator` takes `X`, and is
+    None if the class has a score of its own, which nothing says how to compute from scores.
+    """
+    expected, answered = np.asarray(estimator.predict(X)), np.asarray(answered)
     figures: dict[str, Any] = {}
     if is_regressor(estimator):
         span = float(np.ptp(expected if y is None else np.asarray(y, dtype=np.float64)))
@@ -122,7 +126,7 @@ def accuracy_figures(estimator: Any, view: Any, X: Any, scores: FloatArray, y: A
     else:
         same = answered == expected
         figures["label_agreement"] = float(np.mean(same.all(axis=1) if same.ndim == 2 else same))
-    if y is not None and hasattr(estimator, "score"):
+    if y is not None and view is not None and hasattr(estimator, "score"):
         figures["metric"] = "accuracy" if is_classifier(estimator) else "score"
         figures["metric_float"] = float(estimator.score(X, y))
         figures["metric_quantized"] = float(view.score(scores, y))

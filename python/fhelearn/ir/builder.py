@@ -76,12 +76,9 @@ class ProgramBuilder:
         ProgramError
             Names the node, the op, the value met and what is allowed.
         """
+        check_text(f"%{len(self.nodes)} {op}: name", name)
         where = f"%{len(self.nodes)} {op}" + (f" '{name}'" if name else "")
         value, kept = self._infer(where, op, operands, attributes, declared)
-        try:
-            check_text("name", name)
-        except ProgramError as error:
-            raise ProgramError(f"{where!a}: {error}") from None
         sources = [self.nodes[i].value for i in operands]
         self._work += inference_work(op, value.shape, sources, kept)
         if self._work > MAX_PROGRAM_WORK:

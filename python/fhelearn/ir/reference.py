@@ -153,6 +153,11 @@ class _Run:
         result: IntArray = OPS[node.op].evaluate(operands, node.attributes)
         return np.repeat(result, self.rows, axis=0) if node.op == "constant" else result
 
+    @property
+    def may_leave_tables(self) -> bool:
+        """Whether wrapping or faults may bring a lookup an operand outside its bounds."""
+        return self.on_overflow == "wrap" or self.faults.p_error > 0 or self.faults.rounding_noise > 0
+
     def check_declared(self, index: int, node: Node, value: IntArray) -> None:
         provenance = node.value.provenance
         if provenance == "proved" or self.unchecked[index]:
@@ -176,15 +181,12 @@ class _Run:
             width, signed = self.regions[node.operands[0]]
             if width < 63:  # wider regions hold every int64
                 x, negated = _wrap_at_lookup(x, width, signed)
-            x = np.clip(x, lo, lo + last)
-        position = x - lo
-        if self.faults.rounding_noise > 0:
-            position = np.clip(position, 0, last)
+        position = _clipped_position(x, lo, last) if self.may_leave_tables else x - lo
         if self.faults.p_error > 0:
             failed = self._draw(index, x.shape, 0) < np.uint64(int(self.faults.p_error * 2.0**64))
             step = np.where(self._draw(index, x.shape, 1) & np.uint64(1), 1, -1)
             position = np.clip(np.where(failed, position + step, position), 0, last)
-        entry: IntArray = OPS["table_lookup"].evaluate([position + lo], node.attributes)
+        entry: IntArray = OPS["table_lookup"].evaluate([position], {"lo": 0, "table": table})
         return np.where(negated, -entry, entry)
 
     def _noisy_round(self, index: int, node: Node, x: IntArray) -> IntArray:
@@ -228,6 +230,13 @@ def _mix(z: Any) -> Any:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def _clipped_position(x: IntArray, lo: int, last: int) -> IntArray:
+    """``clip(x, lo, lo + last) - lo``; unsigned, because `lo + last` may lie beyond int64."""
+    distance = x.astype(np.uint64) - np.uint64(lo & _MASK)
+    position: IntArray = np.where(x < lo, np.uint64(0), np.minimum(distance, np.uint64(last))).astype(np.int64)
+    return position
 
 
 def _wrap_at_lookup(x: IntArray, width: int, signed: bool) -> tuple[IntArray, Any]:

@@ -105,11 +105,44 @@ def test_wrong_shapes_and_types_are_refused_in_scikit_learns_words(model, x, err
             call()
 
 
-def test_unknown_modes_are_refused(model):
-    with pytest.raises(ValueError, match='fhe must be "disable", "simulate" or "execute", got \'encrypted\''):
-        model.predict(X, fhe="encrypted")
-    with pytest.raises(TypeError, match="unexpected keyword argument 'mode'"):
-        model.predict(X, mode="simulate")
+@pytest.mark.parametrize("mode", ["encrypted", None, True, ["simulate"]])
+def test_unknown_modes_are_refused(model, mode):
+    with pytest.raises(ValueError, match='fhe must be "disable", "simulate" or "execute", got '):
+        model.predict(X, fhe=mode)
+
+
+@pytest.mark.parametrize("fhe", ["disable", "simulate", "execute"])
+def test_unknown_and_surplus_arguments_are_refused_in_every_mode(model, fhe):
+    with pytest.raises(TypeError, match=r"predict\(\) got an unexpected keyword argument 'mode'"):
+        model.predict(X, mode="simulate", fhe=fhe)
+    with pytest.raises(TypeError, match=r"predict\(\) (takes 2 positional|too many positional)"):
+        model.predict(X, 1, 2, fhe=fhe)
+    bayesian = BayesianRidge().fit(X, Y).compile(X)
+    with pytest.raises(TypeError, match="positional arguments"):
+        bayesian.predict(X, False, 2, fhe=fhe)
+    with pytest.raises(TypeError, match="multiple values for argument 'return_std'"):
+        bayesian.predict(X, False, return_std=False, fhe=fhe)
+
+
+@pytest.mark.parametrize("fhe", ["disable", "simulate", "execute"])
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"n_jobs": "2"}, TypeError, "n_jobs must be an int or None, got '2'"),
+        ({"n_jobs": 1.5}, TypeError, "n_jobs must be an int or None, got 1.5"),
+        ({"n_jobs": True}, TypeError, "n_jobs must be an int or None, got True"),
+        ({"n_jobs": 0}, ValueError, "n_jobs must not be 0"),
+        ({"progress": "yes"}, TypeError, "progress must be True, False or None, got 'yes'"),
+    ],
+)
+def test_wrong_jobs_and_progress_are_refused_in_every_mode(model, fhe, options, error, words):
+    with pytest.raises(error, match=words):
+        model.predict(X, fhe=fhe, **options)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 1, 2, -1, np.int64(2)])
+def test_any_number_of_jobs_gives_the_same_answer(model, n_jobs):
+    assert (model.predict(X, fhe="simulate", n_jobs=n_jobs) == model.predict(X, fhe="simulate")).all()
 
 
 @pytest.mark.parametrize("n_bits", [1, 17, 0, -3])

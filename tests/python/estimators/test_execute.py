@@ -1,5 +1,6 @@
 """Real keys, real ciphertexts: what is decrypted is what `simulate` said, bit for bit."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -51,12 +52,25 @@ def test_the_widest_programs_that_plan_makes_find_parameters(rng):
     assert (model.predict(x[:2], fhe="execute") == model.predict(x[:2], fhe="simulate")).all()
 
 
+def secret_pieces(keys):
+    """Slices of the serialized keys, 128 bytes each, that cover all of the secret part but runs of one byte."""
+    secret, public = keys.to_bytes(), keys.evaluation_keys.to_bytes()
+    pieces = [secret[start : start + 128] for start in range(0, len(secret) - 128, 128)]
+    pieces = [piece for piece in pieces if len(set(piece)) > 1 and piece not in public]
+    assert pieces
+    return pieces
+
+
 def test_pickles_hold_no_secret_key_and_make_new_ones():
     x, y = load("iris")
     model = Ridge().fit(x, y).compile(x)
     keys = model.fhe_circuit_.keygen()
     content = pickle.dumps(model)
     assert keys.key_id.encode() not in content
+    pieces = secret_pieces(keys)
+    assert all(piece in pickle.dumps([0.5, keys.to_bytes()]) for piece in pieces)  # a leak would be found
+    for safe in (content, pickle.dumps(copy.deepcopy(model)), pickle.dumps(model._fhe_compiled)):
+        assert not any(piece in safe for piece in pieces)
     twin = pickle.loads(content)
     assert twin.fhe_circuit_.keys is None
     assert (twin.predict(x[:3], fhe="execute") == model.predict(x[:3], fhe="simulate")).all()

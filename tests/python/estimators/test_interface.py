@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import sklearn.linear_model
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError, UnsetMetadataPassedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import fhelearn.linear_model
+from fhelearn.cross_decomposition import PLSRegression
+from fhelearn.discriminant_analysis import LinearDiscriminantAnalysis
 from fhelearn.estimators.build import METHODS
 from fhelearn.exceptions import NotCompiledError
 from fhelearn.linear_model import Lasso, LogisticRegression, Ridge, SGDRegressor
@@ -112,6 +115,31 @@ def test_metadata_routing_can_ask_for_fhe():
         assert (pipeline.predict(X, fhe="simulate") == pipeline.predict(X)).all()
 
 
+def test_metadata_routing_leaves_scoring_and_unrequested_keywords_alone():
+    with sklearn.config_context(enable_metadata_routing=True):
+        pipeline = make_pipeline(StandardScaler(), LogisticRegression())
+        assert cross_val_score(pipeline, X, Y, cv=3).min() > 0.9
+        search = GridSearchCV(pipeline, {"logisticregression__C": [0.1, 1]}, cv=2).fit(X, Y)
+        assert search.predict(X).shape == Y.shape
+        with pytest.raises(UnsetMetadataPassedError, match="fhe"):
+            search.best_estimator_.predict(X, fhe="simulate")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_notebooks_show_the_estimators(name):
+    shown = compiled(name)._repr_html_()
+    assert name in shown
+    assert "Fitted" in shown
+
+
+def test_transformers_among_them_keep_set_output():
+    frame, target = load_iris(return_X_y=True, as_frame=True)
+    for model in (LinearDiscriminantAnalysis(), PLSRegression()):
+        model.fit(frame, target).compile(frame)
+        assert list(model.set_output(transform="pandas").transform(frame).index) == list(frame.index)
+        assert (model.predict(frame, fhe="simulate").shape) == target.shape
+
+
 @pytest.mark.parametrize("retrain", ["fit", "partial_fit"])
 def test_training_anew_drops_the_compiled_state(retrain):
     model = SGDRegressor(random_state=0).fit(X, Y).compile(X)
@@ -132,7 +160,7 @@ def test_another_n_bits_asks_for_another_compile():
 def test_changed_coefficients_ask_for_another_compile():
     model = Ridge().fit(X, Y).compile(X)
     model.coef_[0] += 1
-    with pytest.raises(NotCompiledError, match="fitted attributes of this Ridge instance changed"):
+    with pytest.raises(NotCompiledError, match=r"fitted attributes of this Ridge instance, .* changed after"):
         model.predict(X, fhe="simulate")
 
 
@@ -155,6 +183,20 @@ def test_models_of_another_class_are_not_imported():
         Ridge.from_sklearn_model(sklearn.linear_model.Lasso().fit(X, Y), X)
     with pytest.raises(NotFittedError, match="This Ridge instance is not fitted yet"):
         Ridge.from_sklearn_model(sklearn.linear_model.Ridge(), X)
+
+
+def test_subclasses_of_scikit_learns_classes_are_not_imported_without_their_methods():
+    class Mine(sklearn.linear_model.Ridge):
+        pass
+
+    words = r"a subclass of it whose own methods would be lost; derive Mine from fhelearn.linear_model.Ridge instead"
+    with pytest.raises(TypeError, match=words):
+        Ridge.from_sklearn_model(Mine().fit(X, Y), X)
+
+    class Ours(Ridge):
+        pass
+
+    assert Ridge.from_sklearn_model(Ours().fit(X, Y), X).is_compiled_
 
 
 def test_subclasses_of_the_public_classes_keep_their_constructor():

@@ -59,8 +59,7 @@ def lookup_table(
 
     Returns
     -------
-    int64 array, shape (size,) if all parameters are scalars, else (channels, size)
-        ``size = hi - lo + 1``. Attribute ``table`` of a ``table_lookup`` whose ``lo`` is `lo`.
+    int64 array, shape (hi - lo + 1,) if all parameters are scalars, else (channels, hi - lo + 1)
 
     Raises
     ------
@@ -79,10 +78,10 @@ def lookup_table(
     size = _size(lo, hi, count)
     lows, highs = low.integers(count), high.integers(count)
     _check_order(low, lows, highs)
-    steps, zeros = scale_out.scales(count), zero_out.integers(count)
+    target = (scale_out.scales(count), zero_out.integers(count), lows, highs)
     x = _core.dequantize_range(lo, size, scale_in.scales(count), zero_in.integers(count), num_threads)
     try:
-        table: IntArray = _core.requantize(_evaluate(function, x), steps, zeros, lows, highs, num_threads)
+        table: IntArray = _core.requantize(_evaluate(function, x), *target, num_threads)
     except ValueError as error:
         raise QuantizationError(f"lookup table over [{lo}, {hi}]: {error}") from None
     return table[0] if channels is None else table

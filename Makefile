@@ -80,10 +80,12 @@ $(STAMPS)/venv:
 	touch $@
 
 $(STAMPS)/torch: $(STAMPS)/venv
+	@echo 'installing $(TORCH) (about a minute; the environment takes 1.7 GB in the end)'
 	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 	touch $@
 
 $(STAMPS)/wheel: $(PY_SOURCES) $(CPP_SOURCES) CMakeLists.txt pyproject.toml README.md LICENSE | $(STAMPS)/venv
+	@echo 'building the wheel (about a minute)'
 	rm -rf dist
 	$(PIP) wheel --no-deps --wheel-dir dist .
 	touch $@

@@ -21,7 +21,6 @@ def experiments() -> list[Experiment]:
     """One classifier and one regressor, both on raw, unscaled features."""
     cancer, diabetes = load_breast_cancer(), load_diabetes(scaled=False)
     classifier = LogisticRegression(solver="newton-cholesky")
-    classifier = LogisticRegression(solver="newton-cholesky")
     return [
         run("LogisticRegression", "breast cancer", classifier, cancer.data, cancer.target),
         run("Ridge", "diabetes", Ridge(), diabetes.data, diabetes.target),

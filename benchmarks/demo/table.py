@@ -67,5 +67,5 @@ def costs(experiments: Sequence[Experiment]) -> str:
 
 
 def chance(probability: float) -> str:
-    """Write a probability as a power of two."""
-    return "0" if probability == 0 else f"2^{np.log2(probability):.0f}"
+    """Write a probability as the next greater power of two."""
+    return "0" if probability == 0 else f"2^{np.ceil(np.log2(probability)):.0f}"

@@ -145,11 +145,13 @@ class CompiledLinear:
             message = self._out_of_range(below, above, clipped, len(x))
             if self.options.on_out_of_range == "error":
                 raise OutOfRangeError(f"{message}; compile(X) with data of the full range, or a larger range_margin")
-            warnings.warn(f"{message} and were clipped to it", OutOfRangeWarning, stacklevel=stacklevel + 1)
+            remedy = "to accept them, compile(X) with data of the full range, or a larger range_margin"
+            warnings.warn(f"{message} and were clipped to it; {remedy}", OutOfRangeWarning, stacklevel=stacklevel + 1)
         return q
 
     def _out_of_range(self, below: IntArray, above: IntArray, clipped: IntArray, rows: int) -> str:
         columns = np.flatnonzero(clipped)
+        noun = "feature" if len(columns) == 1 else "features"
         encoder = self.quantized.encoder
         parts = [
             f"{self.names[j]} ({below[j]} below {encoder.minimum[j]:.6g}, {above[j]} above {encoder.maximum[j]:.6g})"
@@ -158,7 +160,7 @@ class CompiledLinear:
         if len(columns) > NAMED_FEATURES:
             parts.append(f"{len(columns) - NAMED_FEATURES} more features")
         return (
-            f"{int(clipped.sum())} of {rows * encoder.n_features} values in {len(columns)} features lie outside the "
+            f"{int(clipped.sum())} of {rows * encoder.n_features} values in {len(columns)} {noun} lie outside the "
             f"range seen at compile: {', '.join(parts)}"
         )
 

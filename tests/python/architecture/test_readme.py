@@ -29,7 +29,7 @@ def run(chosen: list[tuple[str, str | None]]) -> None:
 
 
 def needs_keys(code: str) -> bool:
-    return "execute" in code or "circuit" in code
+    return re.search(r"execute|fhe_circuit_|server|decrypt", code) is not None
 
 
 def test_readme_has_python_blocks() -> None:

@@ -227,7 +227,7 @@ def test_values_out_of_range_are_clipped_with_one_warning_that_counts_them(model
 def test_values_out_of_range_are_refused_when_asked(model):
     model.compile(X, on_out_of_range="error", range_margin=0.0)
     model.predict(X, fhe="simulate")
-    with pytest.raises(OutOfRangeError, match=f"1 of {X.size} values in 1 features .*compile.X. with data of the full"):
+    with pytest.raises(OutOfRangeError, match=f"1 of {X.size} values in 1 feature .*compile.X. with data of the full"):
         model.predict(np.where(X[:, 2].max() == X, 2 * X, X), fhe="simulate")
     with pytest.raises(OutOfRangeError):
         model.quantize_input(X * 1.5)

@@ -54,6 +54,10 @@ def test_a_server_with_evaluation_keys_alone_can_run_but_not_decrypt(circuit: Ci
     results = server.run(circuit.encrypt([ROWS]), EvaluationKeys.load(tmp_path / "ek"))
     with pytest.raises(KeysError, match="keygen"):
         server.decrypt(results)
+    with pytest.raises(TypeError, match="secret keys, which no server should see; pass keys"):
+        server.run(circuit.encrypt([ROWS]), circuit.keys)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="got bytes; read bytes by EvaluationKeys"):
+        server.run(circuit.encrypt([ROWS]), b"abc")  # type: ignore[arg-type]
     np.testing.assert_array_equal(circuit.decrypt(results)[0], evaluate(circuit.program, [ROWS])[0])
 
 

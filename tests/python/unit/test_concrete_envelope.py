@@ -111,10 +111,17 @@ def test_files_are_private_and_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_bytes(b"old")
     path.chmod(0o644)
-    KEYS.save(path)
+    with pytest.raises(FileExistsError, match=r"exists; if it holds keys, .* overwrite=True"):
+        KEYS.save(path)
+    assert [path.read_bytes(), *tmp_path.iterdir()] == [b"old", path]
+    KEYS.save(path, overwrite=True)
     assert path.stat().st_mode & 0o777 == 0o600
     assert Keys.load(path).key_id == KEY_ID
-    assert [p.name for p in tmp_path.iterdir()] == ["keys"]
+    KEYS.save(tmp_path / "second")
+    assert (tmp_path / "second").stat().st_mode & 0o777 == 0o600
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["keys", "second"]
+    with pytest.raises(FileNotFoundError, match=r"directory of .*nowhere/keys does not exist"):
+        KEYS.save(tmp_path / "nowhere" / "keys")
 
 
 def test_joining_what_was_taken_apart_gives_the_whole() -> None:

@@ -17,7 +17,13 @@ from fhelearn.backends.concrete import forks, parallel, plan, timing
 from fhelearn.backends.concrete.ciphertexts import Ciphertexts, Direction
 from fhelearn.backends.concrete.compilation import Compiled, compile_cheapest, compile_text
 from fhelearn.backends.concrete.cost import CostReport, read_cost
-from fhelearn.backends.concrete.keys import EvaluationKeys, Keys, new_key_id, parameter_fingerprint
+from fhelearn.backends.concrete.keys import (
+    EvaluationKeys,
+    Keys,
+    new_key_id,
+    parameter_fingerprint,
+    require_evaluation_keys,
+)
 from fhelearn.backends.concrete.lowering import BATCH, SINGLE, LoweredProgram, lower, normalize
 from fhelearn.backends.concrete.options import CircuitOptions
 from fhelearn.backends.concrete.progress import progress_bar
@@ -296,6 +302,7 @@ class Circuit:
         """
         if evaluation_keys is None:
             evaluation_keys = self._require_keys("run").evaluation_keys
+        require_evaluation_keys(evaluation_keys)
         self._check_parameters(evaluation_keys.parameters, "evaluation keys")
         self._check_ciphertexts(ciphertexts, "input", evaluation_keys.key_id)
         started = zip(ciphertexts.pieces, ciphertexts.contents, strict=True)

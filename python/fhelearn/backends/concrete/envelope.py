@@ -112,11 +112,13 @@ def text_field(header: dict[str, Any], name: str, error: type[FhelearnError], wh
     return value
 
 
-def write_private(path: str | os.PathLike[str], data: bytes) -> None:
+def write_private(path: str | os.PathLike[str], data: bytes, *, overwrite: bool) -> None:
     """Write a file of mode 0600 atomically: readers see the old content or the new, never a part.
 
     Raises
     ------
+    FileExistsError
+        If there is a file and not `overwrite`.
     OSError
         If the directory is missing or not writable; an existing file is then unchanged.
     """
@@ -127,7 +129,11 @@ def write_private(path: str | os.PathLike[str], data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        if overwrite:
+            os.replace(temporary, target)
+        else:
+            os.link(temporary, target)  # fails if the target exists, whoever made it in between
+            os.unlink(temporary)
     except BaseException:
         os.unlink(temporary)
         raise

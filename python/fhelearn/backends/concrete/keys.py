@@ -61,8 +61,8 @@ class EvaluationKeys:
         return EvaluationKeys(header["parameters"], header["key_id"], blobs[0])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to a file (mode 0600), atomically."""
-        envelope.write_private(path, self.to_bytes())
+        """Write to a file (mode 0600), atomically, replacing an existing one: the client can make it again."""
+        envelope.write_private(path, self.to_bytes(), overwrite=True)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> EvaluationKeys:
@@ -129,17 +129,47 @@ class Keys:
         header, blobs = _open(data, KEYS, 1, "keys")
         return Keys(header["parameters"], header["key_id"], blobs[0])
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write to a file that only its owner can read (mode 0600), atomically.
 
         It holds the secret keys, unencrypted.
+
+        Parameters
+        ----------
+        path : path-like
+        overwrite : bool, default=False
+            Replace an existing file. What was encrypted under the keys in it cannot be decrypted any more.
+
+        Raises
+        ------
+        FileExistsError
+            If there is a file and not `overwrite`.
+        OSError
+            If the directory is missing or not writable.
         """
-        envelope.write_private(path, self.to_bytes())
+        try:
+            envelope.write_private(path, self.to_bytes(), overwrite=overwrite)
+        except FileExistsError:
+            raise FileExistsError(
+                f"{os.fspath(path)} exists; if it holds keys, what was encrypted under them would be lost: "
+                "choose another path, or pass overwrite=True"
+            ) from None
+        except FileNotFoundError:
+            raise FileNotFoundError(f"the directory of {os.fspath(path)} does not exist; make it first") from None
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Keys:
         """Read a file. Raises KeysError if it is corrupt, OSError if it cannot be read."""
         return Keys.from_bytes(Path(path).read_bytes())
+
+
+def require_evaluation_keys(given: object) -> None:
+    """Raise TypeError unless `given` are EvaluationKeys."""
+    if isinstance(given, Keys):
+        raise TypeError("these are the client's secret keys, which no server should see; pass keys.evaluation_keys")
+    if not isinstance(given, EvaluationKeys):
+        kind = type(given).__name__
+        raise TypeError(f"evaluation_keys must be EvaluationKeys, got {kind}; read bytes by EvaluationKeys.from_bytes")
 
 
 def _open(data: bytes, kind: str, parts: int, where: str) -> tuple[dict[str, Any], list[bytes]]:

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+
 from fhelearn.exceptions import BackendUnavailableError
 
 DISTRIBUTION = "concrete-python"
@@ -58,6 +60,8 @@ def unavailable_reason() -> str | None:
     number = _version_pair(version)
     if number < OLDEST_TESTED or number[0] > NEWEST_TESTED[0]:
         return f"concrete-python {version} is outside the supported range {_range_text()} ({_REMEDY})"
+    if _version_pair(np.__version__)[0] >= 2:
+        return f"concrete-python {version} needs NumPy 1, NumPy {np.__version__} is installed (pip install 'numpy<2')"
     return None
 
 

@@ -30,7 +30,7 @@ def lookup(bits: int, count: int = 4) -> Program:
 def test_linear_circuits_need_no_lookup_and_little_memory() -> None:
     circuit = compile_program(linear())
     cost = circuit.cost
-    assert circuit.batch_size == 64
+    assert circuit.batch_size == 16
     assert cost.num_lookups == 0
     assert cost.lookups_by_bit_width == {}
     assert cost.evaluation_key_bytes == 0

@@ -51,6 +51,35 @@ def test_ctrl_c_during_evaluation_leaves_python_alive_and_the_circuit_usable() -
     assert out == "interrupted\nstill works\n[[3, 5]]\n"
 
 
+def test_ctrl_c_in_the_middle_of_the_import_is_delivered_after_it() -> None:
+    out = output_of(
+        """
+        import importlib
+        from fhelearn.backends.concrete import runtime
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        whole = importlib.import_module
+
+        def interrupted(name, package=None):
+            if name == "concrete.compiler":
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+            return whole(name, package)
+
+        importlib.import_module = interrupted
+        for attempt in range(2):
+            try:
+                runtime.load()
+            except KeyboardInterrupt:
+                print("interrupted")
+            importlib.import_module = whole
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        still_works()
+        """
+    )
+    assert out == "interrupted\nstill works\n"
+
+
 @pytest.mark.parametrize("delay", [0.05, 0.2, 0.35, 0.6])
 def test_ctrl_c_during_import_or_compilation_leaves_python_alive(delay: float) -> None:
     out = interrupt(

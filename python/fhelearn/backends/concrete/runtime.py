@@ -116,7 +116,7 @@ def _import_compiler() -> Any:
             f"concrete-python {installed} is newer than the tested range {_range_text()}", RuntimeWarning, stacklevel=3
         )
     try:
-        with warnings.catch_warnings(), preserved_signals():
+        with _deferred_interrupt(), warnings.catch_warnings(), preserved_signals():
             warnings.simplefilter("ignore")  # pkg_resources announces its own removal
             with _pkg_resources():
                 importlib.import_module("concrete")
@@ -125,6 +125,23 @@ def _import_compiler() -> Any:
         raise BackendUnavailableError(
             f"encrypted execution is not available: concrete-python {installed} fails to load: {error}; {_WHEELS}"
         ) from error
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[None]:
+    """Deliver Ctrl-C afterwards: in the middle of a native module's start it would come out as an ImportError."""
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield  # only the main thread is interrupted
+        return
+    pending: list[tuple[int, types.FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: pending.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if pending:
+        previous(*pending[0])
 
 
 @contextmanager

@@ -98,7 +98,7 @@ class Keys:
     @property
     def evaluation_keys(self) -> EvaluationKeys:
         """The part for the server."""
-        with runtime.import_lock:
+        with runtime.first_import():
             from fhelearn.backends.concrete import native  # reading a key file needs no native code
 
         with self._lock:
@@ -108,7 +108,7 @@ class Keys:
 
     def client(self, info: bytes) -> Any:
         """The :class:`~fhelearn.backends.concrete.native.Client` of a program with these parameters."""
-        with runtime.import_lock:
+        with runtime.first_import():
             from fhelearn.backends.concrete import native  # reading a key file needs no native code
 
         with self._lock:

@@ -31,7 +31,7 @@ def count_workers(n_jobs: int | None) -> int:
         If that is more than one and joblib's ``multiprocessing`` back end is active: it forks, and Concrete's thread
         pools do not survive a fork.
     """
-    with runtime.import_lock:
+    with runtime.first_import():
         import joblib.parallel  # the server process has no use for it and starts faster without
 
     workers = int(joblib.effective_n_jobs(n_jobs))

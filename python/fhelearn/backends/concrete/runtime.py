@@ -103,7 +103,7 @@ def load() -> Any:
     """
     global _compiler
     if _compiler is None:  # sys.modules would show it before it is whole
-        with import_lock:
+        with first_import():
             if _compiler is None:
                 _compiler = _import_compiler()
     return _compiler
@@ -116,7 +116,7 @@ def _import_compiler() -> Any:
             f"concrete-python {installed} is newer than the tested range {_range_text()}", RuntimeWarning, stacklevel=3
         )
     try:
-        with _deferred_interrupt(), warnings.catch_warnings(), preserved_signals():
+        with warnings.catch_warnings(), preserved_signals():
             warnings.simplefilter("ignore")  # pkg_resources announces its own removal
             with _pkg_resources():
                 importlib.import_module("concrete")
@@ -128,8 +128,19 @@ def _import_compiler() -> Any:
 
 
 @contextmanager
+def first_import() -> Iterator[None]:
+    """Surround an import that happens on first use: no fork and no Ctrl-C falls into the middle of it."""
+    with import_lock, _deferred_interrupt():
+        yield
+
+
+@contextmanager
 def _deferred_interrupt() -> Iterator[None]:
-    """Deliver Ctrl-C afterwards: in the middle of a native module's start it would come out as an ImportError."""
+    """Deliver Ctrl-C afterwards.
+
+    In the middle of an import it comes out as an ImportError of a native module, or leaves a package half loaded that
+    then fails whenever it is used (``asyncio``, under joblib, did).
+    """
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
         yield  # only the main thread is interrupted

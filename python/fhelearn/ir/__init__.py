@@ -18,8 +18,6 @@ from fhelearn.ir.regions import (
 from fhelearn.ir.serialize import FORMAT_VERSION, content_digest, from_bytes, to_bytes
 from fhelearn.ir.verify import DeclaredBounds, verify
 
-digest = content_digest
-
 __all__ = [
     "FORMAT_VERSION",
     "OPS",
@@ -36,7 +34,6 @@ __all__ = [
     "check_wrappable",
     "content_digest",
     "cost",
-    "digest",
     "evaluate",
     "from_bytes",
     "may_fail",

@@ -98,9 +98,7 @@ class Keys:
     @property
     def evaluation_keys(self) -> EvaluationKeys:
         """The part for the server."""
-        with runtime.first_import():
-            from fhelearn.backends.concrete import native  # reading a key file needs no native code
-
+        native = _native()
         with self._lock:
             if self._evaluation_keys is None:
                 self._evaluation_keys = native.extract_evaluation_keys(self._keyset)
@@ -108,9 +106,7 @@ class Keys:
 
     def client(self, info: bytes) -> Any:
         """The :class:`~fhelearn.backends.concrete.native.Client` of a program with these parameters."""
-        with runtime.first_import():
-            from fhelearn.backends.concrete import native  # reading a key file needs no native code
-
+        native = _native()
         with self._lock:
             client = self._clients.pop(info, None) or native.Client(info, self._keyset)
             self._clients[info] = client
@@ -161,6 +157,13 @@ class Keys:
     def load(path: str | os.PathLike[str]) -> Keys:
         """Read a file. Raises KeysError if it is corrupt, OSError if it cannot be read."""
         return Keys.from_bytes(Path(path).read_bytes())
+
+
+def _native() -> Any:
+    """The module that calls native code, imported on first use: reading a key file needs none."""
+    with runtime.first_import():
+        from fhelearn.backends.concrete import native
+    return native
 
 
 def require_evaluation_keys(given: object) -> None:

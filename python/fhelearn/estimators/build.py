@@ -8,14 +8,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
-
-from fhelearn.quantization.uniform import MAX_BITS, MIN_BITS
 
 METHODS = (
     "predict",
@@ -30,12 +28,18 @@ METHODS = (
 TRAINERS = ("fit", "partial_fit")
 """Methods that drop the compiled state first."""
 
-CLASS_PARAMETER = f"""
-    n_bits : int or dict, default=None
-        Widths of the quantized inputs and weights on the encrypted side; `fit` does not use it. None takes the widest
-        that fit (about 16 bits each), an int from {MIN_BITS} to {MAX_BITS} sets both, a dict with the keys "inputs" and
-        "weights" sets each. Change it before :meth:`compile`.
-"""
+
+@dataclass(frozen=True)
+class BitsParameter:
+    """The constructor's added parameter `n_bits`, as a family of models has it.
+
+    `constraints` are scikit-learn's parameter constraints; `text` is its entry in the class docstring.
+    """
+
+    default: Any
+    constraints: tuple[Any, ...]
+    text: str
+
 
 METHOD_PARAMETERS = """
         fhe : {"disable", "simulate", "execute"}, default="disable"
@@ -57,16 +61,16 @@ def scikit_learn_base(cls: type, mixin: type) -> type | None:
     return next((base for base in bases if direct and hasattr(base, "fit")), None)
 
 
-def build(cls: Any, base: Any) -> None:
+def build(cls: Any, base: Any, bits: BitsParameter) -> None:
     """Give `cls`, which mixes into `base`, its constructor, docstring, constraints and methods."""
     if "__init__" not in cls.__dict__:
-        _set_constructor(cls, base)
+        _set_constructor(cls, base, bits.default)
     cls._parameter_constraints = {
         **getattr(base, "_parameter_constraints", {}),
-        "n_bits": [Interval(Integral, MIN_BITS, MAX_BITS, closed="both"), dict, None],
+        "n_bits": list(bits.constraints),
     }
     if cls.__doc__ is None or cls.__doc__ is base.__doc__:
-        cls.__doc__ = document(base.__doc__, CLASS_PARAMETER, "Attributes")
+        cls.__doc__ = document(base.__doc__, bits.text, "Attributes")
     if isinstance(inspect.getattr_static(base, "path", None), staticmethod):
         cls.path = staticmethod(_path(cls, base))
     for name in TRAINERS:
@@ -94,13 +98,13 @@ def _with_keywords(signature: inspect.Signature, **defaults: Any) -> inspect.Sig
     return signature.replace(parameters=[*(p for p in parameters if p not in tail), *added, *tail])
 
 
-def _set_constructor(cls: Any, base: Any) -> None:
+def _set_constructor(cls: Any, base: Any, default: Any) -> None:
     @functools.wraps(base.__init__)
-    def __init__(self: Any, *args: Any, n_bits: Any = None, **kwargs: Any) -> None:
+    def __init__(self: Any, *args: Any, n_bits: Any = default, **kwargs: Any) -> None:
         super(cls, self).__init__(*args, **kwargs)
         self.n_bits = n_bits
 
-    signature = _with_keywords(inspect.signature(base.__init__), n_bits=None)
+    signature = _with_keywords(inspect.signature(base.__init__), n_bits=default)
     _own(cls, __init__, signature)
     cls.__init__ = __init__
     if hasattr(base, "__signature__"):  # scikit-learn sets it on deprecated classes, and it would be inherited

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -36,8 +37,8 @@ class CompileOptions:
             raise ValueError(f'on_out_of_range must be "warn" or "error", got {self.on_out_of_range!r}')
 
 
-class CompiledLinear:
-    """A quantized linear model, ready to run on integers or ciphertexts.
+class CompiledModel(ABC):
+    """A model's integer program with its options, ready to run on integers or ciphertexts.
 
     Pickling and copying keep the program, the encoders and the options. They drop the engine and the circuit, which are
     rebuilt when next needed, and with the circuit the keys: a secret key leaves a process only through
@@ -45,29 +46,17 @@ class CompiledLinear:
 
     Attributes
     ----------
-    quantized : QuantizedLinear
     options : CompileOptions
-    n_bits : None, int or dict
+    n_bits : object
         As the estimator had it when it was compiled.
     fitted : tuple of ndarray
         Copies of the fitted attributes and parameters it was compiled from.
-    names : tuple of str
-        Of the features, for messages.
     """
 
-    def __init__(
-        self,
-        quantized: QuantizedLinear,
-        options: CompileOptions,
-        n_bits: Any,
-        fitted: Sequence[Any],
-        names: Sequence[str],
-    ) -> None:
-        self.quantized = quantized
+    def __init__(self, options: CompileOptions, n_bits: Any, fitted: Sequence[Any]) -> None:
         self.options = options
         self.n_bits = n_bits
         self.fitted = tuple(_copied(array) for array in fitted)
-        self.names = tuple(names)
         self._handles: dict[str, Any] = {}
         self._lock = threading.RLock()
 
@@ -78,9 +67,9 @@ class CompiledLinear:
         self.__dict__.update(state, _handles={}, _lock=threading.RLock())
 
     @property
+    @abstractmethod
     def program(self) -> Program:
         """The integer program."""
-        return self.quantized.program
 
     def describes(self, fitted: Sequence[Any]) -> bool:
         """Whether `fitted` are the arrays and parameters this was compiled from, bit for bit."""
@@ -133,6 +122,47 @@ class CompiledLinear:
             security_level=self.options.security_level,
         )
 
+    def execute(self, q: IntArray, *, n_jobs: int | None = None, progress: bool | None = None) -> IntArray:
+        """Encrypt, run and decrypt; makes keys first if there are none. q: int64, the program's input.
+
+        `progress` None shows a bar for more than one row if stderr is a terminal; where there is no stderr (pythonw,
+        daemons), none is shown.
+        """
+        show = _has_stderr() and (progress if progress is not None else len(q) > 1 and sys.stderr.isatty())
+        with self._lock:
+            if self.circuit.keys is None:
+                self.circuit.keygen(progress=show)
+        result: IntArray = self.circuit.execute([q], n_jobs=n_jobs, progress=show)[0]
+        return result
+
+
+class CompiledLinear(CompiledModel):
+    """A quantized linear model.
+
+    Attributes
+    ----------
+    quantized : QuantizedLinear
+    names : tuple of str
+        Of the features, for messages.
+    """
+
+    def __init__(
+        self,
+        quantized: QuantizedLinear,
+        options: CompileOptions,
+        n_bits: Any,
+        fitted: Sequence[Any],
+        names: Sequence[str],
+    ) -> None:
+        super().__init__(options, n_bits, fitted)
+        self.quantized = quantized
+        self.names = tuple(names)
+
+    @property
+    def program(self) -> Program:
+        """The integer program."""
+        return self.quantized.program
+
     def encode(self, x: FloatArray, *, stacklevel: int) -> IntArray:
         """Quantize validated, prepared features; clip with a warning, or refuse, what lies outside the range.
 
@@ -168,19 +198,6 @@ class CompiledLinear:
         """Exactly what :meth:`execute` decrypts, from the C++ engine. q: int64, shape (n, n_features)."""
         threads = None if n_jobs is None else effective_n_jobs(n_jobs)
         result: IntArray = self.engine.run([q], num_threads=threads)[0]
-        return result
-
-    def execute(self, q: IntArray, *, n_jobs: int | None = None, progress: bool | None = None) -> IntArray:
-        """Encrypt, run and decrypt; makes keys first if there are none. q: int64, shape (n, n_features).
-
-        `progress` None shows a bar for more than one row if stderr is a terminal; where there is no stderr (pythonw,
-        daemons), none is shown.
-        """
-        show = _has_stderr() and (progress if progress is not None else len(q) > 1 and sys.stderr.isatty())
-        with self._lock:
-            if self.circuit.keys is None:
-                self.circuit.keygen(progress=show)
-        result: IntArray = self.circuit.execute([q], n_jobs=n_jobs, progress=show)[0]
         return result
 
     def decode(self, q: IntArray) -> FloatArray:

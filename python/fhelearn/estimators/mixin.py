@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fhelearn.estimators.adapters import Adapter, CoefAdapter, overridden, shallow_view
-from fhelearn.estimators.bits import parse_n_bits, same_n_bits
-from fhelearn.estimators.build import METHODS, build, scikit_learn_base
+from fhelearn.estimators.base import DecisionMethods, FHEMixin, ProbabilityMethods, float64
+from fhelearn.estimators.bits import LINEAR_BITS, parse_n_bits, same_n_bits
+from fhelearn.estimators.build import BitsParameter
 from fhelearn.estimators.compiled import CompiledLinear, CompileOptions
 from fhelearn.estimators.report import LinearReport, accuracy_figures, cost_figures
-from fhelearn.exceptions import NotCompiledError
 from fhelearn.frontends.linear import quantize_linear
-from fhelearn.ir import Program
-from fhelearn.typing import FheMode, FloatArray, IntArray
+from fhelearn.typing import FloatArray, IntArray
 
 Self = TypeVar("Self", bound="FHELinearMixin")
 
 
-class FHELinearMixin:
+class FHELinearMixin(FHEMixin):
     """Adds encrypted prediction to a scikit-learn estimator, as in ``class Ridge(FHELinearMixin, linear_model.Ridge)``.
 
     Training and ``fhe="disable"`` stay scikit-learn's own. :meth:`compile` quantizes the fitted model for the range of
@@ -30,69 +28,7 @@ class FHELinearMixin:
     """
 
     _fhe_adapter: ClassVar[Adapter] = CoefAdapter()
-    _fhe_base: ClassVar[Any] = None
-    n_bits: Any
-
-    if TYPE_CHECKING:  # made by `build` from scikit-learn's method
-
-        def predict(
-            self, X: Any, *, fhe: FheMode = "disable", n_jobs: int | None = None, progress: bool | None = None
-        ) -> Any:
-            """Labels or values of the rows of `X`; see the scikit-learn class."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        base = scikit_learn_base(cls, FHELinearMixin)
-        if base is not None:
-            cls._fhe_base = base
-            build(cls, base)
-        super().__init_subclass__(**kwargs)
-
-    @classmethod
-    def from_sklearn_model(cls: type[Self], model: Any, X: Any, *, n_bits: Any = None, **compile_options: Any) -> Self:
-        """Compile a fitted scikit-learn model as it is, without training it again.
-
-        Parameters
-        ----------
-        model : fitted estimator of the scikit-learn class this class is named after
-            It is copied, not changed.
-        X : array-like of shape (n, n_features)
-            As for :meth:`compile`.
-        n_bits : int or dict, default=None
-            As for the constructor.
-        **compile_options
-            Keyword arguments of :meth:`compile`.
-
-        Returns
-        -------
-        estimator : instance of this class
-            Fitted and compiled.
-
-        Raises
-        ------
-        TypeError
-            If `model` is of another class, or of a subclass that is not fhelearn's.
-        sklearn.exceptions.NotFittedError
-            If `model` is not fitted.
-        """
-        if type(model) is not cls._fhe_base and not isinstance(model, cls):
-            raise TypeError(cls._fhe_foreign(type(model)))
-        check_is_fitted(model)
-        estimator = cls(**{**model.get_params(deep=False), "n_bits": n_bits})
-        fitted = {name: value for name, value in vars(model).items() if name not in ("n_bits", "_fhe_compiled")}
-        estimator.__dict__.update(copy.deepcopy(fitted))
-        return estimator.compile(X, **compile_options)
-
-    @classmethod
-    def _fhe_foreign(cls, other: type) -> str:
-        """Why `from_sklearn_model` does not take an instance of `other`."""
-        base = f"{cls._fhe_base.__module__.split('._')[0]}.{cls._fhe_base.__name__}"
-        found = f"{cls.__name__}.from_sklearn_model: model must be a {base}, got {other.__module__}.{other.__name__}"
-        if issubclass(other, cls._fhe_base):
-            return (
-                f"{found}, a subclass of it whose own methods would be lost; derive {other.__name__} from "
-                f"{cls.__module__}.{cls.__name__} instead and fit that"
-            )
-        return f"{found}; use the fhelearn class of that name"
+    _fhe_bits: ClassVar[BitsParameter] = LINEAR_BITS
 
     def compile(
         self: Self,
@@ -155,25 +91,6 @@ class FHELinearMixin:
         self._fhe_compiled = compiled
         return self
 
-    @property
-    def is_compiled_(self) -> bool:
-        """Whether the model, as it is now, is compiled. Raises NotFittedError before `fit`."""
-        try:
-            self._fhe_state()
-        except NotCompiledError:
-            return False
-        return True
-
-    @property
-    def program_(self) -> Program:
-        """The integer program. Raises NotCompiledError before :meth:`compile`."""
-        return self._fhe_state().program
-
-    @property
-    def fhe_circuit_(self) -> Any:
-        """The Concrete circuit: keys, encryption, cost. Raises NotCompiledError before :meth:`compile`."""
-        return self._fhe_state().circuit
-
     def quantize_input(self, X: Any) -> IntArray:
         """The integers that are encrypted for `X`.
 
@@ -187,7 +104,7 @@ class FHELinearMixin:
             Inside the program's input bounds: values outside the range are clipped, or refused, as
             :meth:`compile` was told.
         """
-        compiled = self._fhe_state()
+        compiled: CompiledLinear = self._fhe_state()
         x = self._fhe_adapter.prepare(self, self._fhe_validated(X))
         return compiled.encode(x, stacklevel=2)
 
@@ -202,7 +119,8 @@ class FHELinearMixin:
         -------
         scores : ndarray of float64, shape (n, n_scores)
         """
-        return self._fhe_state().decode(q)
+        compiled: CompiledLinear = self._fhe_state()
+        return compiled.decode(q)
 
     def report(self, X: Any = None, y: Any = None) -> LinearReport:
         """What prediction on ciphertexts costs, and how closely it follows scikit-learn's.
@@ -218,7 +136,7 @@ class FHELinearMixin:
         -------
         LinearReport
         """
-        compiled = self._fhe_state()
+        compiled: CompiledLinear = self._fhe_state()
         figures = cost_figures(compiled)
         if X is not None:
             x = self._fhe_adapter.prepare(self, self._fhe_validated(X))
@@ -236,37 +154,21 @@ class FHELinearMixin:
 
     def _fhe_validated(self, X: Any) -> FloatArray:
         """`X` as scikit-learn checks it, float64, dense and C-contiguous, shape (n, n_features)."""
-        return _float64(self._fhe_numeric(X))
+        return float64(self._fhe_numeric(X))
 
-    def _fhe_state(self) -> CompiledLinear:
-        """What `compile` left, if it still describes the model."""
-        check_is_fitted(self)
-        name = type(self).__name__
-        compiled: CompiledLinear | None = self.__dict__.get("_fhe_compiled")
-        if compiled is None:
-            raise NotCompiledError(
-                f"This {name} instance is fitted but not compiled yet. Call 'compile(X)' with data of the range to "
-                "expect before using this method."
-            )
-        if not same_n_bits(compiled.n_bits, self.n_bits):
-            raise NotCompiledError(
-                f"n_bits of this {name} instance is {self.n_bits!r}, but it was compiled with {compiled.n_bits!r}. "
-                "Call 'compile(X)' again."
-            )
-        if not compiled.describes(self._fhe_adapter.fitted(self)):
-            raise NotCompiledError(
-                f"The fitted attributes of this {name} instance, or parameters that its predictions depend on (as a "
-                "kernel), changed after it was compiled. Call 'compile(X)' again."
-            )
-        return compiled
+    def _fhe_fitted(self) -> tuple[Any, ...]:
+        return self._fhe_adapter.fitted(self)
+
+    def _fhe_same_bits(self, first: Any, second: Any) -> bool:
+        return same_n_bits(first, second)
 
     def _fhe_answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any:
         """The answer of `method`, computed by scikit-learn's own code from the scores of the quantized model."""
-        compiled = self._fhe_state()
+        compiled: CompiledLinear = self._fhe_state()
         numeric = self._fhe_numeric(X)
         known, scores = self.__dict__.get("_fhe_known", (None, None))
         if known is not X:
-            q = compiled.encode(self._fhe_adapter.prepare(self, _float64(numeric)), stacklevel=3)
+            q = compiled.encode(self._fhe_adapter.prepare(self, float64(numeric)), stacklevel=3)
             if fhe == "simulate":
                 integers = compiled.simulate(q, n_jobs=n_jobs)
             else:
@@ -283,54 +185,15 @@ class FHELinearMixin:
         expected = getattr(plain, method)(np.zeros((1, plain.n_features_in_), dtype))
         return answer.astype(expected.dtype, copy=False)
 
-    def _fhe_scored(self: Self, X: Any, scores: FloatArray) -> Self:
-        """A copy that knows the scores of the very object `X`, and does not compute them again."""
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__, _fhe_known=(X, scores))
-        return twin
-
     def _fhe_view(self, X: Any, scores: FloatArray, options: dict[str, Any], method: str | None = None) -> Any:
-        """The adapter's view, on which `method` is to be called.
-
-        Where scikit-learn's code calls another prediction method that a subclass overrides, the override gets the
-        features `X`, as it does without encryption.
-        """
+        """The adapter's view, on which `method` is to be called."""
         view = self._fhe_adapter.view(self, scores.shape[1])
-        twin = self._fhe_scored(X, scores)
-        for name in overridden(self, METHODS):
-            if name != method:
-                setattr(view, name, lambda _, name=name: getattr(twin, name)(X, **options))
-        return view
+        return self._fhe_keep_overrides(view, X, scores, options, method)
 
 
-def _float64(x: Any) -> FloatArray:
-    return np.ascontiguousarray(x.toarray() if issparse(x) else x, dtype=np.float64)
+class FHEDecisionMixin(DecisionMethods, FHELinearMixin):
+    """For linear estimators with ``decision_function``: the same at run time, more to a type checker."""
 
 
-# The methods of these two are made by `build`. They are declared here because no type checker runs that: without them
-# ``LogisticRegression().predict_proba(X, fhe="simulate")`` is an error, and ``Ridge().predict_proba`` is none.
-class FHEDecisionMixin(FHELinearMixin):
-    """For estimators with ``decision_function``: the same at run time, more to a type checker."""
-
-    if TYPE_CHECKING:
-
-        def decision_function(
-            self, X: Any, *, fhe: FheMode = "disable", n_jobs: int | None = None, progress: bool | None = None
-        ) -> Any:
-            """Confidence scores of the rows of `X`; see the scikit-learn class."""
-
-
-class FHEProbabilityMixin(FHELinearMixin):
-    """For estimators with ``predict_proba``: the same at run time, more to a type checker."""
-
-    if TYPE_CHECKING:
-
-        def predict_proba(
-            self, X: Any, *, fhe: FheMode = "disable", n_jobs: int | None = None, progress: bool | None = None
-        ) -> Any:
-            """Class probabilities of the rows of `X`; see the scikit-learn class."""
-
-        def predict_log_proba(
-            self, X: Any, *, fhe: FheMode = "disable", n_jobs: int | None = None, progress: bool | None = None
-        ) -> Any:
-            """Logarithms of the class probabilities; see the scikit-learn class."""
+class FHEProbabilityMixin(ProbabilityMethods, FHELinearMixin):
+    """For linear estimators with ``predict_proba``: the same at run time, more to a type checker."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
 
-from fhelearn.estimators.compiled import CompiledLinear
+from fhelearn.estimators.compiled import CompiledLinear, CompiledModel
 from fhelearn.ir import cost
 from fhelearn.typing import FloatArray
 
@@ -72,34 +73,48 @@ class LinearReport:
     seconds_per_row: float | None = None
 
     def __str__(self) -> str:
-        rows = [(field.name.replace("_", " "), getattr(self, field.name)) for field in fields(self)]
-        shown = [
-            (name, f"{value:.6g}" if isinstance(value, float) else str(value))
-            for name, value in rows
-            if value is not None
-        ]
-        width = max(len(name) for name, _ in shown)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
+        return table([(field.name, getattr(self, field.name)) for field in fields(self)])
+
+
+def table(rows: Sequence[tuple[str, Any]]) -> str:
+    """Names and values in two columns; values that are None are left out."""
+    shown = [
+        (name.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else str(value))
+        for name, value in rows
+        if value is not None
+    ]
+    width = max(len(name) for name, _ in shown)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
 
 
 def cost_figures(compiled: CompiledLinear) -> dict[str, Any]:
     """The report's fields on widths, lookups, sizes and time."""
-    from fhelearn.backends.concrete import is_available
-
     quantized = compiled.quantized
-    figures: dict[str, Any] = {
+    figures = circuit_figures(compiled)
+    figures.pop("complexity", None)  # without lookups there is nothing to compare
+    return {
         "n_features": quantized.encoder.n_features,
         "n_scores": quantized.decoder.n_outputs,
         "lookups": cost(compiled.program).total_lookups,
         "input_bits": quantized.bits.inputs,
         "weight_bits": quantized.bits.weights,
         "accumulator_bits": quantized.accumulator_bits,
+        **figures,
+    }
+
+
+def circuit_figures(compiled: CompiledModel) -> dict[str, Any]:
+    """Fields on the encrypted circuit; those that were not asked for are left out where Concrete is not installed."""
+    from fhelearn.backends.concrete import is_available
+
+    figures: dict[str, Any] = {
         "p_error": compiled.options.p_error,
         "global_p_error": compiled.options.global_p_error,
     }
     if is_available():
         price = compiled.circuit.cost
         figures |= {
+            "complexity": price.complexity,
             "p_error": price.p_error,
             "global_p_error": price.global_p_error,
             "evaluation_key_bytes": price.evaluation_key_bytes,

@@ -1,0 +1,251 @@
+"""The mix-in of tree models and their ensembles."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+from sklearn.base import is_regressor
+from sklearn.utils.validation import check_is_fitted
+
+from fhelearn.estimators.base import DecisionMethods, FHEMixin, ProbabilityMethods
+from fhelearn.estimators.bits import FOREST_BITS, parse_forest_bits, same_forest_bits
+from fhelearn.estimators.build import BitsParameter
+from fhelearn.estimators.compiled import CompileOptions
+from fhelearn.estimators.compiled_forest import CompiledForest, build_engine
+from fhelearn.estimators.forest_adapter import ForestAdapter
+from fhelearn.estimators.forest_report import ForestReport, forest_accuracy, forest_cost
+from fhelearn.exceptions import QuantizationError
+from fhelearn.frontends.tree import (
+    EncodingName,
+    Forest,
+    ForestOptions,
+    Grid,
+    native_forest,
+    place,
+    quantize_forest,
+    rounded_scores,
+)
+from fhelearn.frontends.tree.leaves import MAX_BITS, MIN_BITS
+from fhelearn.typing import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    import onnx
+
+Self = TypeVar("Self", bound="FHEForestMixin")
+
+
+class FHEForestMixin(FHEMixin):
+    """Adds encrypted prediction to a tree model, as in ``class ExtraTreeRegressor(FHEForestMixin, tree.ExtraTree...)``.
+
+    Training and ``fhe="disable"`` stay the library's own. :meth:`compile` turns the fitted model into an integer
+    program; after it, the prediction methods take ``fhe="simulate"`` and ``fhe="execute"``, which agree exactly. A row
+    reaches the very leaves that it reaches in the library (with the default `grid` and `encoding`): the only
+    difference is that leaf values are rounded to `n_bits`.
+    """
+
+    _fhe_adapter: ClassVar[ForestAdapter]
+    _fhe_bits: ClassVar[BitsParameter] = FOREST_BITS
+
+    def compile(
+        self: Self,
+        X: Any,
+        *,
+        p_error: float | None = None,
+        global_p_error: float | None = None,
+        security_level: int = 128,
+        grid: Grid = "hidden",
+        encoding: EncodingName = "bits",
+    ) -> Self:
+        """Turn the fitted model into an integer program and make its circuit.
+
+        The client encrypts answers to conditions ``feature <= threshold``; the server adds them up to the indices of
+        table lookups, whose results it adds up to one ciphertext per class or target. Nothing is compared under
+        encryption unless `encoding` says so.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features), n >= 1
+            Rows like those to come, for instance the training data. Decoys and uniform grids are made from them, and
+            ``n_bits="auto"`` keeps their labels; decisions do not depend on them otherwise.
+        p_error : float, default=None
+            Probability, in [2**-128, 1), that one table lookup goes wrong; None is 2**-40.
+        global_p_error : float, default=None
+            Probability that any lookup of a row goes wrong; give this or `p_error`, not both.
+        security_level : int, default=128
+            In bits.
+        grid : {"hidden", "thresholds", "uniform"}, default="hidden"
+            Which conditions the client is given, and thereby learns.
+
+            - "hidden": the model's thresholds among decoys, at least 63 conditions per feature, whether the model uses
+              it or not. The client cannot tell which are the model's (except where it knows the training data and a
+              decoy would have to lie elsewhere), nor any leaf value or the shape of a tree. Sets of categories are
+              sent as they are. 24 bytes and about 0.16 ms per condition and row.
+            - "thresholds": the model's thresholds and nothing else. The client learns all of them; the fewest bytes.
+            - "uniform": ``2**inputs - 1`` evenly spaced points per feature (see `n_bits`), to which the model's
+              thresholds are moved. The client learns the range of each feature only. Decisions are those of the moved
+              thresholds: ``report(X)`` counts the rows that reach other leaves.
+        encoding : {"bits", "digits"}, default="bits"
+            What the client sends: the answers to all conditions of the grid; or, for models with very many features,
+            each feature on the uniform grid as two digits (30 ciphertexts of a feature at 8 bits). From those the
+            server looks up each condition that the model asks, one lookup per distinct condition. The thresholds are
+            moved as with ``grid="uniform"``.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        LoweringError
+            If the model cannot be represented exactly (a booster that is no sum of trees, a base estimator that is no
+            tree), or no cryptographic parameters exist; says why and what is supported.
+        QuantizationError
+            If `n_bits` is not allowed, or a feature has no range.
+        ValueError
+            If `X` is not what the library's ``predict`` takes, or an argument is not one of those above.
+        """
+        check_is_fitted(self)
+        adapter = self._fhe_adapter
+        options = CompileOptions(p_error, global_p_error, security_level)
+        _check_choice("grid", grid, ("hidden", "thresholds", "uniform"))
+        _check_choice("encoding", encoding, ("bits", "digits"))
+        bits = parse_forest_bits(self.n_bits)
+        x = adapter.prepare(self, X)
+        if not len(x):
+            raise ValueError("compile needs at least one row, got X with 0 rows")
+        forest = adapter.forest(self)
+        wanted = ForestOptions(bits.leaves or MAX_BITS, bits.inputs, grid, encoding)
+        if bits.leaves is None:
+            wanted = replace(wanted, leaf_bits=self._fhe_fewest_bits(place(forest, x, wanted)[0], x))
+        quantized = quantize_forest(forest, x, wanted)
+        compiled = CompiledForest(quantized, options, copy.deepcopy(self.n_bits), adapter.fitted(self))
+        compiled.prepare_circuit()
+        self._fhe_compiled = compiled
+        return self
+
+    def _fhe_fewest_bits(self, forest: Forest, x: FloatArray) -> int:
+        """The fewest bits for the leaves of `forest` that change no label of prepared rows."""
+        if is_regressor(self):
+            raise QuantizationError(
+                f'n_bits="auto" keeps labels, and {type(self).__name__} has none; give an int from {MIN_BITS} to '
+                f"{MAX_BITS} (the default is {FOREST_BITS.default})"
+            )
+        zeros = [np.zeros(tree.value.shape, dtype=np.int64) for tree in forest.trees]
+        leaves = build_engine(native_forest(forest, zeros)).apply(x)
+        expected = self._fhe_labels(forest.sums(leaves))
+        for bits in range(MIN_BITS, MAX_BITS + 1):
+            if np.array_equal(self._fhe_labels(rounded_scores(forest, leaves, bits)), expected):
+                return bits
+        return MAX_BITS
+
+    def _fhe_labels(self, scores: FloatArray) -> Any:
+        adapter = self._fhe_adapter
+        return adapter.view(self, scores).predict(adapter.placeholder(self, len(scores)))
+
+    @property
+    def onnx_model_(self) -> onnx.ModelProto:
+        """The model in ONNX, as Hummingbird writes it (GEMM form). Predictions do not use it.
+
+        Raises
+        ------
+        ImportError
+            If Hummingbird or ONNX are not installed: ``pip install "fhelearn[onnx]"``.
+        LoweringError
+            If Hummingbird cannot convert the model; encrypted prediction works nevertheless.
+        """
+        from fhelearn.onnx import export_sklearn
+
+        check_is_fitted(self)
+        plain = self._fhe_plain()
+        return export_sklearn(plain, self._fhe_adapter.placeholder(self, 2), tree_implementation="gemm")
+
+    def _fhe_plain(self) -> Any:
+        """The same model as an instance of the library's class."""
+        plain = object.__new__(self._fhe_base)
+        plain.__dict__.update({k: v for k, v in vars(self).items() if not k.startswith("_fhe_") and k != "n_bits"})
+        return plain
+
+    def quantize_input(self, X: Any) -> IntArray:
+        """The bits that are encrypted for `X`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+
+        Returns
+        -------
+        bits : ndarray of int64, shape (n, n_conditions)
+            0 or 1.
+        """
+        compiled: CompiledForest = self._fhe_state()
+        return compiled.quantized.encode(self._fhe_adapter.prepare(self, X))
+
+    def dequantize_output(self, q: IntArray) -> FloatArray:
+        """The float scores (sums of leaf values) that decrypted integers stand for.
+
+        Parameters
+        ----------
+        q : ndarray of int64, shape (n, outputs of the program)
+
+        Returns
+        -------
+        scores : ndarray of float64, shape (n, n_scores)
+            Of two classes' probabilities the program evaluates one.
+        """
+        compiled: CompiledForest = self._fhe_state()
+        return compiled.quantized.decode(q)
+
+    def report(self, X: Any = None, y: Any = None) -> ForestReport:
+        """What prediction on ciphertexts costs, and how closely it follows the library's.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features), default=None
+            Rows to compare on; None leaves the accuracy figures out.
+        y : array-like, default=None
+            Targets, for the score.
+
+        Returns
+        -------
+        ForestReport
+        """
+        compiled: CompiledForest = self._fhe_state()
+        figures = forest_cost(compiled)
+        if X is not None:
+            figures |= forest_accuracy(self, compiled, X, y)
+        return ForestReport(estimator=type(self).__name__, **figures)
+
+    def _fhe_fitted(self) -> tuple[Any, ...]:
+        return self._fhe_adapter.fitted(self)
+
+    def _fhe_same_bits(self, first: Any, second: Any) -> bool:
+        return same_forest_bits(first, second)
+
+    def _fhe_answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any:
+        """The answer of `method`, computed by the library's own code from the scores of the quantized model."""
+        compiled: CompiledForest = self._fhe_state()
+        known, scores = self.__dict__.get("_fhe_known", (None, None))
+        if known is not X:
+            scores = compiled.scores(self._fhe_adapter.prepare(self, X), fhe, n_jobs, progress)
+        view = self._fhe_adapter.view(self, scores)
+        view = self._fhe_keep_overrides(view, X, scores, {"fhe": fhe, "n_jobs": n_jobs, "progress": progress}, method)
+        return getattr(view, method)(self._fhe_adapter.placeholder(self, len(scores)))
+
+
+class FHEForestProbabilityMixin(ProbabilityMethods, FHEForestMixin):
+    """For tree models with ``predict_proba``: the same at run time, more to a type checker."""
+
+
+class FHEForestDecisionMixin(DecisionMethods, FHEForestProbabilityMixin):
+    """For tree models with ``decision_function`` too: the same at run time, more to a type checker."""
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        choices = ", ".join(f'"{choice}"' for choice in allowed)
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")

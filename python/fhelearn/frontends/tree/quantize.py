@@ -1,0 +1,259 @@
+"""From a forest to what client and server need: encoder, program, decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from fhelearn.frontends.tree.conditions import AskedForest, ask
+from fhelearn.frontends.tree.cut import Cut, cut_trees
+from fhelearn.frontends.tree.forest import Forest
+from fhelearn.frontends.tree.grid import (
+    Encoding,
+    Grid,
+    encode_grid,
+    encode_hidden,
+    encode_thresholds,
+    snap,
+    uniform_grid,
+)
+from fhelearn.frontends.tree.leaves import Complements, IntegerLeaves, quantize_leaves, without_complements
+from fhelearn.frontends.tree.lowering import ForestLowering
+from fhelearn.frontends.tree.scalar import ScalarTree, live_nodes, scalar_tree
+from fhelearn.ir import Program, from_bytes, to_bytes
+from fhelearn.quantization.conditions import ConditionEncoder
+from fhelearn.quantization.digits import DigitEncoder
+from fhelearn.quantization.uniform import UniformDecoder
+from fhelearn.typing import FloatArray, IntArray
+
+EncodingName: TypeAlias = Literal["bits", "digits"]
+
+
+@dataclass(frozen=True)
+class ForestOptions:
+    """How a forest is turned into a program.
+
+    Attributes
+    ----------
+    leaf_bits : int
+        Bits of leaf values, 1 to 16.
+    input_bits : int
+        Bits of the uniform grid, 2 to 8; used with ``grid="uniform"`` and ``encoding="digits"``.
+    grid : {"hidden", "thresholds", "uniform"}
+    encoding : {"bits", "digits"}
+    """
+
+    leaf_bits: int = 8
+    input_bits: int = 8
+    grid: Grid = "hidden"
+    encoding: EncodingName = "bits"
+
+
+@dataclass(frozen=True, eq=False)
+class NativeForest:
+    """The quantized forest as the C++ forest engine takes it; its sums equal the program's outputs.
+
+    Attributes
+    ----------
+    encoder : ConditionEncoder
+        Of the conditions that nodes ask, without decoys.
+    tree_starts : ndarray of int64, shape (n_trees + 1,)
+    condition, left, right : ndarray of int64, shape (n_nodes,)
+    value : ndarray of int64, shape (n_nodes, width)
+    first_output : ndarray of int64, shape (n_trees,)
+    n_outputs : int
+    """
+
+    encoder: ConditionEncoder
+    tree_starts: IntArray
+    condition: IntArray
+    left: IntArray
+    right: IntArray
+    value: IntArray
+    first_output: IntArray
+    n_outputs: int
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedForest:
+    """A forest in integers.
+
+    Attributes
+    ----------
+    forest : Forest
+        Whose decisions the program takes: the model's own, or the model's snapped to a uniform grid.
+    encoder : ConditionEncoder or DigitEncoder
+        Of features.
+    program : Program
+        From bits to the sums of leaf values.
+    decoder : UniformDecoder
+        Of the outputs that are evaluated, `zeros` added.
+    zeros : ndarray of int64
+        Per evaluated output, the sum of what its trees' leaves are counted from. Added as integers, so that scores
+        that are equal in the model (ties between classes) stay equal.
+    complements : Complements
+        How the others follow.
+    native : NativeForest
+    cut : Cut
+    leaves : IntegerLeaves
+    options : ForestOptions
+    """
+
+    forest: Forest
+    encoder: ConditionEncoder | DigitEncoder
+    program: Program
+    decoder: UniformDecoder
+    zeros: IntArray
+    complements: Complements
+    native: NativeForest
+    cut: Cut
+    leaves: IntegerLeaves
+    options: ForestOptions
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A program travels as its file, which the reader verifies again.
+        return {**self.__dict__, "program": to_bytes(self.program)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, program=from_bytes(state["program"]))
+
+    def encode(self, x: FloatArray) -> IntArray:
+        """The bits of rows. x: floats, shape (n, n_features). Returns int64, shape (n, n_bits)."""
+        bits = self.encoder.encode(x)
+        # a program has no input without elements: a model that asks nothing gets one that it ignores
+        return bits if bits.shape[1] else np.zeros((len(bits), 1), dtype=np.int64)
+
+    def decode(self, q: IntArray) -> FloatArray:
+        """Scores of the program's outputs. q: int64, shape (n, outputs). Returns float64, shape (n, n_outputs)."""
+        return self.complements.expand(self.decoder.dequantize(np.asarray(q) + self.zeros))
+
+    @property
+    def error_bound(self) -> FloatArray:
+        """What quantized leaves can change a score by, at most; shape (n_outputs,)."""
+        bound = np.empty(len(self.complements.kept) + len(self.complements.derived))
+        bound[self.complements.kept] = self.leaves.error_bound
+        bound[self.complements.derived] = bound[self.complements.partner]
+        return bound
+
+
+def quantize_forest(forest: Forest, x: FloatArray, options: ForestOptions) -> QuantizedForest:
+    """Turn a forest into a program.
+
+    Parameters
+    ----------
+    forest : Forest
+    x : ndarray of float, shape (n, n_features), n >= 1
+        Rows like those to come: where decoys and uniform grids are taken from. Decisions of ``grid="hidden"`` and
+        ``grid="thresholds"`` do not depend on them.
+    options : ForestOptions
+
+    Raises
+    ------
+    LoweringError, QuantizationError
+        If the forest has no such program; the message says why and what to do.
+    """
+    forest, points = place(forest, x, options)
+    evaluated, complements = without_complements(forest)
+    leaves = quantize_leaves(evaluated, options.leaf_bits)
+    asked = ask(evaluated)
+    trees, places = _scalar_trees(asked, leaves)
+    outputs = [output for _, _, output in places]
+    cut = cut_trees(trees, outputs, asked.conditions.chain.tolist())
+    own = encode_thresholds(evaluated, asked.conditions)
+    lowering = ForestLowering(cut, trees, outputs, evaluated.n_outputs)
+    encoder: ConditionEncoder | DigitEncoder
+    if options.encoding == "digits":
+        assert points is not None
+        encoder = DigitEncoder(points, options.input_bits)
+        program = lowering.from_digits(encoder, asked.conditions)
+    else:
+        encoding = _encoding(evaluated, asked, x, options, points, own)
+        encoder = encoding.encoder
+        program = lowering.from_bits(encoding.columns, encoder.n_conditions)
+    zeros = np.zeros(evaluated.n_outputs, dtype=np.int64)
+    np.add.at(zeros, outputs, cut.zeros)
+    decoder = UniformDecoder(np.full(evaluated.n_outputs, leaves.scale), leaves.offset)
+    native = _native(asked, _counted_from_zeros(asked, leaves, cut, places), own)
+    return QuantizedForest(forest, encoder, program, decoder, zeros, complements, native, cut, leaves, options)
+
+
+def place(forest: Forest, x: FloatArray, options: ForestOptions) -> tuple[Forest, FloatArray | None]:
+    """The forest whose decisions the program takes, and the uniform grid, if any, that its thresholds were moved to."""
+    if options.grid != "uniform" and options.encoding != "digits":
+        return forest, None
+    points = uniform_grid(forest, x, options.input_bits)
+    return snap(forest, points), points
+
+
+def rounded_scores(forest: Forest, leaves: IntArray, n_bits: int) -> FloatArray:
+    """Scores as leaf values of `n_bits` give them: those that the program's outputs are decoded to.
+
+    leaves: int64, shape (n, n_trees), nodes of the trees. Returns float64, shape (n, n_outputs).
+    """
+    evaluated, complements = without_complements(forest)
+    integers = quantize_leaves(evaluated, n_bits)
+    sums = np.zeros((len(leaves), evaluated.n_outputs), dtype=np.int64)
+    for index, (tree, values) in enumerate(zip(evaluated.trees, integers.values, strict=True)):
+        sums[:, tree.first_output : tree.first_output + values.shape[1]] += values[leaves[:, index]]
+    decoder = UniformDecoder(np.full(evaluated.n_outputs, integers.scale), integers.offset)
+    return complements.expand(decoder.dequantize(sums))
+
+
+def native_forest(forest: Forest, values: Sequence[IntArray]) -> NativeForest:
+    """A forest with integer leaf values as the C++ engine takes it."""
+    asked = ask(forest)
+    return _native(asked, values, encode_thresholds(forest, asked.conditions))
+
+
+def _encoding(
+    forest: Forest, asked: AskedForest, x: FloatArray, options: ForestOptions, points: FloatArray | None, own: Encoding
+) -> Encoding:
+    if options.grid == "thresholds":
+        return own
+    if points is None:
+        return encode_hidden(forest, asked.conditions, x)
+    return encode_grid(forest, asked.conditions, points)
+
+
+def _scalar_trees(asked: AskedForest, leaves: IntegerLeaves) -> tuple[list[ScalarTree], list[tuple[int, int, int]]]:
+    """Trees of one output, and of each (tree, column of its values, output)."""
+    trees, places = [], []
+    facts = zip(asked.forest.trees, asked.asks, leaves.values, strict=True)
+    for index, (tree, asks, values) in enumerate(facts):
+        live = live_nodes(tree, asks, asked.conditions, asked.forest.accepts_nan)
+        for column in range(values.shape[1]):
+            trees.append(scalar_tree(live, values[:, column].tolist()))
+            places.append((index, column, tree.first_output + column))
+    return trees, places
+
+
+def _counted_from_zeros(
+    asked: AskedForest, leaves: IntegerLeaves, cut: Cut, places: list[tuple[int, int, int]]
+) -> list[IntArray]:
+    """Leaf values as the program adds them up."""
+    values = [q.copy() for q in leaves.values]
+    for (tree, column, _), zero in zip(places, cut.zeros, strict=True):
+        values[tree][asked.forest.trees[tree].feature < 0, column] -= zero
+    return values
+
+
+def _native(asked: AskedForest, values: Sequence[IntArray], own: Encoding) -> NativeForest:
+    trees = asked.forest.trees
+    starts = np.concatenate([[0], np.cumsum([len(tree.feature) for tree in trees])])
+    condition = np.concatenate(asked.asks)
+    inner = condition >= 0
+    shift = np.repeat(starts[:-1], np.diff(starts))
+    columns = np.append(own.columns, -1)  # the last entry is what index -1 reads
+    return NativeForest(
+        encoder=own.encoder,
+        tree_starts=starts.astype(np.int64),
+        condition=columns[condition],
+        left=np.where(inner, np.concatenate([tree.left for tree in trees]) + shift, -1),
+        right=np.where(inner, np.concatenate([tree.right for tree in trees]) + shift, -1),
+        value=np.concatenate(values),
+        first_output=np.array([tree.first_output for tree in trees], dtype=np.int64),
+        n_outputs=asked.forest.n_outputs,
+    )

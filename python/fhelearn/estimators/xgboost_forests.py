@@ -118,27 +118,27 @@ def _iteration_range(estimator: Any) -> tuple[int, int]:
 
 def _values(estimator: Any, booster: Booster, X: Any) -> NDArray[Any]:
     """Features as the trees compare them, dense, in float32; NaN where they are missing."""
-    missing = np.float32(estimator.missing)
     if isinstance(X, (np.ndarray, list, tuple)):
         with np.errstate(over="ignore"):  # beyond float32 is infinite, to XGBoost as well
             values = np.array(X, dtype=np.float32, order="C").reshape(-1, booster.num_features())
-        values[values == missing] = np.nan
+        values[values == np.float32(estimator.missing)] = np.nan
         return values
     if hasattr(X, "iloc"):
-        return _frame_values(booster, X.to_frame() if X.ndim == 1 else X, missing)
-    return _dense(DMatrix(X, missing=estimator.missing, enable_categorical=True))
+        return _frame_values(estimator, booster, X.to_frame() if X.ndim == 1 else X)
+    return _dense(DMatrix(X, missing=estimator.missing, enable_categorical=True, nthread=estimator.n_jobs))
 
 
-def _frame_values(booster: Booster, X: Any, missing: np.float32) -> NDArray[Any]:
+def _frame_values(estimator: Any, booster: Booster, X: Any) -> NDArray[Any]:
     """The features of a data frame of pandas, categories as the codes of training."""
     known = booster.get_categories()
     finite, infinite = _without_infinities(X)
-    values = _dense(DMatrix(finite, enable_categorical=True, feature_types=None if known.empty() else known))
+    types = None if known.empty() else known
+    values = _dense(DMatrix(finite, enable_categorical=True, feature_types=types, nthread=estimator.n_jobs))
     values[infinite != 0] = infinite[infinite != 0]
     for index, (_, column) in enumerate(X.items()):
         # XGBoost compares `missing` with the frame's own codes, before it translates them to those of training.
         compared = column.cat.codes.to_numpy() if hasattr(column, "cat") else values[:, index]
-        values[compared == missing, index] = np.nan
+        values[compared == np.float32(estimator.missing), index] = np.nan
     return values
 
 

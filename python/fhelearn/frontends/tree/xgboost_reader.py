@@ -90,7 +90,8 @@ def zero_leaves(booster: Booster) -> Booster:
     LoweringError
         If the booster is linear or holds no tree.
     """
-    name = booster_name(booster)
+    config = json.loads(booster.save_config())["learner"]
+    name = config["learner_train_param"]["booster"]
     if name not in ("gbtree", "dart"):
         raise LoweringError(f"XGBoost: booster must be 'gbtree' or 'dart', got '{name}', which has no trees; fit one")
     if booster.num_boosted_rounds() == 0:
@@ -105,12 +106,9 @@ def zero_leaves(booster: Booster) -> Booster:
         # Leaves of several outputs; XGBoost before 3.2 keeps them in base_weights, among those of inner nodes.
         for weights in {"leaf_weights", "base_weights"} & tree.keys():
             tree[weights] = [0.0] * len(tree[weights])
-    return _loaded(model)
-
-
-def booster_name(booster: Booster) -> str:
-    """``gbtree``, ``dart`` or ``gblinear``."""
-    return str(json.loads(booster.save_config())["learner"]["learner_train_param"]["booster"])
+    zero = _loaded(model)
+    zero.set_param("nthread", config["generic_param"]["nthread"])
+    return zero
 
 
 def _without_category_names(booster: Booster) -> Booster:

@@ -20,7 +20,8 @@ __all__ = [
 ]
 
 
-# LightGBM looks for its own class right behind the first base, so each class has one mix-in.
+# LightGBM looks for its own class right behind the first base, so each class has one mix-in. Its methods name parameters
+# of their own, which those that the mix-in declares for type checkers do not have.
 class _LightGBMMixin(FHEForestMixin):
     _fhe_adapter = LightGBMAdapter()
 
@@ -34,7 +35,7 @@ class _LightGBMMixin(FHEForestMixin):
 class _LightGBMClassifierMixin(_LightGBMMixin, FHEForestProbabilityMixin): ...
 
 
-class LGBMClassifier(_LightGBMClassifierMixin, lightgbm.LGBMClassifier): ...
+class LGBMClassifier(_LightGBMClassifierMixin, lightgbm.LGBMClassifier): ...  # type: ignore[misc]
 
 
-class LGBMRegressor(_LightGBMMixin, lightgbm.LGBMRegressor): ...
+class LGBMRegressor(_LightGBMMixin, lightgbm.LGBMRegressor): ...  # type: ignore[misc]

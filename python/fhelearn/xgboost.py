@@ -21,7 +21,8 @@ __all__ = [
 ]
 
 
-# XGBoost looks for its own class right behind the first base, so each class has one mix-in.
+# XGBoost looks for its own class right behind the first base, so each class has one mix-in. Its methods name parameters of
+# their own, which those that the mix-in declares for type checkers do not have.
 class _XGBoostMixin(FHEForestMixin):
     _fhe_adapter = XGBoostAdapter()
 
@@ -34,13 +35,13 @@ class _XGBoostMixin(FHEForestMixin):
 class _XGBoostClassifierMixin(_XGBoostMixin, FHEForestProbabilityMixin): ...
 
 
-class XGBClassifier(_XGBoostClassifierMixin, xgboost.XGBClassifier): ...
+class XGBClassifier(_XGBoostClassifierMixin, xgboost.XGBClassifier): ...  # type: ignore[misc]
 
 
 class XGBRegressor(_XGBoostMixin, xgboost.XGBRegressor): ...
 
 
-class XGBRFClassifier(_XGBoostClassifierMixin, xgboost.XGBRFClassifier): ...
+class XGBRFClassifier(_XGBoostClassifierMixin, xgboost.XGBRFClassifier): ...  # type: ignore[misc]
 
 
 class XGBRFRegressor(_XGBoostMixin, xgboost.XGBRFRegressor): ...

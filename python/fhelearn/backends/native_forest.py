@@ -1,7 +1,7 @@
 """Forests in the C++ core: what the integer program of a tree model computes, straight from float rows.
 
 The engine never makes the bits of the conditions or the levels of the trees one by one: it treats 512 rows at a time
-with one bit per row, or walks the rows down trees of thousands of leaves. Its sums are those of the program, bit for bit.
+with one bit per row, or walks the rows down trees of thousands of leaves. Its sums are those of the program.
 """
 
 from __future__ import annotations

@@ -34,6 +34,9 @@ from fhelearn.typing import FloatArray, IntArray
 if TYPE_CHECKING:
     import onnx
 
+_ONNX_ROWS = 64
+"""Rows, spread over the thresholds, on which the export compares the ONNX model with the library's."""
+
 Self = TypeVar("Self", bound="FHEForestMixin")
 
 
@@ -161,14 +164,10 @@ class FHEForestMixin(FHEMixin):
         from fhelearn.onnx import export_sklearn
 
         check_is_fitted(self)
-        plain = self._fhe_plain()
-        return export_sklearn(plain, self._fhe_adapter.placeholder(self, 2), tree_implementation="gemm")
-
-    def _fhe_plain(self) -> Any:
-        """The same model as an instance of the library's class."""
         plain = object.__new__(self._fhe_base)
         plain.__dict__.update({k: v for k, v in vars(self).items() if not k.startswith("_fhe_") and k != "n_bits"})
-        return plain
+        rows = self._fhe_adapter.forest(self).rows_at_thresholds(_ONNX_ROWS)
+        return export_sklearn(plain, rows, tree_implementation="gemm")
 
     def quantize_input(self, X: Any) -> IntArray:
         """The bits that are encrypted for `X`.

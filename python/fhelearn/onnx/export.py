@@ -55,18 +55,16 @@ def export_sklearn(
         Hummingbird's strategy for trees. "auto" takes "gemm" up to depth 3, "perf_tree_trav" up to 10. "gemm" is what
         `forest_from_hummingbird` reads; its matrices take 4 * trees * leaves**2 bytes (of the largest tree).
     tree_precision : {"float32", "float64"}, default=None
-        Type of thresholds and leaf values; the features are float32 in either case. None takes the one in which every
-        comparison with a float32 feature is the library's: "float32" for XGBoost (Hummingbird reads its thresholds from
-        a text of 9 digits, which is exact in float32 only), "float64" for the others (in "float32" thresholds are
-        rounded to nearest, and features equal to one that was rounded up go to the other side).
+        Type of thresholds and leaf values; features are float32 in either case. None takes the one in which every
+        comparison with a float32 feature is the library's: "float32" for XGBoost, "float64" for others (in "float32"
+        their thresholds are rounded to nearest; features equal to one that was rounded up go to the other side).
 
     Returns
     -------
     onnx.ModelProto
         Opset 17, input "input" of shape (n, n_features). Classifiers have outputs "label" (integers, shape (n,):
-        indices into ``classes_``) and "scores" (what ``predict_proba`` or ``decision_function`` returns, as Hummingbird
-        has it), so have outlier detectors (labels 1 and -1); others have one output "output". The graph means nothing
-        for missing and infinite values.
+        indices into ``classes_``; outlier detectors: 1 and -1) and "scores" (probabilities or decisions), others have
+        one output "output". The graph means nothing for missing and infinite values.
 
     Raises
     ------

@@ -9,6 +9,7 @@ a low digit of h bits, whatever the model, where the thermometer code of q itsel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -29,10 +30,13 @@ class DigitEncoder:
         Ascending; equal points are allowed.
     bit_width : int
         2 to 8.
+    precision : {"float32", "float64"}
+        What features are rounded to before they are compared with the grid.
     """
 
     grid: FloatArray
     bit_width: int
+    precision: Literal["float32", "float64"]
 
     def __post_init__(self) -> None:
         if self.grid.shape[1:] != (2**self.bit_width - 1,) or (np.diff(self.grid, axis=1) < 0).any():
@@ -77,7 +81,8 @@ class DigitEncoder:
         ValueError
             If `x` holds NaN or has another number of columns.
         """
-        x = np.asarray(x, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            x = np.asarray(x).astype(self.precision).astype(np.float64)
         if x.ndim != 2 or x.shape[1] != len(self.grid):
             raise ValueError(f"x must have shape (n, {len(self.grid)}), got {x.shape}")
         if np.isnan(x).any():

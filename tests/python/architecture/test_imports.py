@@ -66,7 +66,8 @@ def test_only_the_concrete_back_end_names_concrete(path: Path) -> None:
 
 @pytest.mark.parametrize("path", python_files("python"), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_the_engine_and_the_rim_import_the_native_module(path: Path) -> None:
-    if path == PACKAGE / "backends" / "native.py" or PACKAGE / "quantization" in path.parents:
+    engines = (PACKAGE / "backends" / "native.py", PACKAGE / "backends" / "native_forest.py")
+    if path in engines or PACKAGE / "quantization" in path.parents:
         return
     assert not {name for name in imported_modules(path) if name.startswith("fhelearn._core")}
 

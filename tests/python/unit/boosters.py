@@ -151,7 +151,9 @@ def lgbm_early():
 
 def lgbm_integer_categories():
     X, y = frame()
-    return lightgbm.LGBMRegressor(n_estimators=6, verbose=-1).fit(codes(X), y, categorical_feature=[1, 2]), codes(X)
+    return lightgbm.LGBMRegressor(n_estimators=6, n_jobs=1, verbose=-1).fit(
+        codes(X), y, categorical_feature=[1, 2]
+    ), codes(X)
 
 
 def words():
@@ -196,6 +198,7 @@ FITTED = {
 }
 
 
+@functools.cache
 def boosted(key):
     """Adapter, fitted estimator, training features and forest."""
     adapter, make = FITTED[key]
@@ -244,8 +247,10 @@ def adversarial(forest, X, n=300):
     return rows
 
 
-def inputs(key, model, X, forest):
+@functools.cache
+def inputs(key):
     """What the laws are stated on: training rows and, per kind of data, what is next to a change of decision."""
+    _, _, X, forest = boosted(key)
     if isinstance(X, pd.DataFrame):
         other = X.assign(many=X.many.cat.set_categories(list("wvutsrqp")), few=X.few.cat.set_categories([30, 10]))
         nothing = X.assign(many=pd.Categorical([np.nan] * len(X), categories=X.many.cat.categories))
@@ -253,6 +258,12 @@ def inputs(key, model, X, forest):
     rows = adversarial(forest, X)
     given = [X, X.astype(np.float32), rows, float32(rows), np.asfortranarray(rows)[::2]]
     return [*given, odd_codes(frame()[0])] if "categories" in key[1] else given
+
+
+@functools.cache
+def stump():
+    X = np.array([[0.0], [1.0]]).repeat(50, axis=0)
+    return lightgbm.LGBMRegressor(n_estimators=1, n_jobs=1, verbose=-1, num_leaves=2).fit(X, X[:, 0])
 
 
 def random_data(rng):

@@ -71,7 +71,9 @@ def asked(forest: Forest) -> tuple[ConditionEncoder, list[np.ndarray]]:
     number: dict[tuple, int] = {}
     of_trees = []
     for tree in forest.trees:
-        keys = zip(tree.feature.tolist(), tree.threshold.tolist(), tree.members.tolist(), tree.nan_left.tolist(), strict=True)
+        keys = zip(
+            tree.feature.tolist(), tree.threshold.tolist(), tree.members.tolist(), tree.nan_left.tolist(), strict=True
+        )
         of_trees.append(np.array([-1 if key[0] < 0 else number.setdefault(key, len(number)) for key in keys]))
     feature, threshold, members, nan_true = (list(c) for c in zip(*number, strict=True)) if number else ([],) * 4
     encoder = ConditionEncoder(

@@ -25,6 +25,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import threadpool_limits
 from xgboost import XGBClassifier, XGBRegressor
 
 from fhelearn.exceptions import BackendUnavailableError, LoweringError
@@ -34,7 +35,15 @@ IRIS = load_iris(return_X_y=True)
 CANCER = load_breast_cancer(return_X_y=True)
 DIABETES = load_diabetes(return_X_y=True)
 SHORT = {"n_estimators": 3, "max_depth": 3, "random_state": 0}
-CATEGORICAL = {**SHORT, "verbose": -1, "min_data_per_group": 1, "cat_smooth": 1, "max_cat_to_onehot": 1}
+BOOSTED = {**SHORT, "n_jobs": 1}
+CATEGORICAL = {**BOOSTED, "verbose": -1, "min_data_per_group": 1, "cat_smooth": 1, "max_cat_to_onehot": 1}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The threads of histogram-based trees spin: on a machine that does other things, a fit takes seconds."""
+    with threadpool_limits(1):
+        yield
 
 
 def run(model, x):
@@ -46,9 +55,9 @@ def run(model, x):
     ("model", "data"),
     [
         (DecisionTreeClassifier(max_depth=3, random_state=0), IRIS),
-        (XGBClassifier(**SHORT), CANCER),
-        (XGBClassifier(**SHORT), IRIS),
-        (LGBMClassifier(**SHORT, verbose=-1), CANCER),
+        (XGBClassifier(**BOOSTED), CANCER),
+        (XGBClassifier(**BOOSTED), IRIS),
+        (LGBMClassifier(**BOOSTED, verbose=-1), CANCER),
         (HistGradientBoostingClassifier(max_iter=3, random_state=0), IRIS),
     ],
 )
@@ -77,8 +86,8 @@ def test_early_stopped_boosters_end_at_their_best_iteration():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(200, 4)).astype(np.float32), rng.integers(2, size=200)
     for model in (
-        XGBClassifier(n_estimators=60, max_depth=3, early_stopping_rounds=3),
-        LGBMClassifier(n_estimators=60, max_depth=3, early_stopping_round=3, verbose=-1),
+        XGBClassifier(n_estimators=60, max_depth=3, early_stopping_rounds=3, n_jobs=1),
+        LGBMClassifier(n_estimators=60, max_depth=3, early_stopping_round=3, n_jobs=1, verbose=-1),
     ):
         held_out = {"eval_set": [(x[100:], y[100:])]}
         if isinstance(model, LGBMClassifier):
@@ -88,7 +97,7 @@ def test_early_stopped_boosters_end_at_their_best_iteration():
         np.testing.assert_allclose(scores, fitted.predict_proba(x), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [XGBClassifier(**SHORT), LGBMClassifier(**SHORT, verbose=-1)])
+@pytest.mark.parametrize("model", [XGBClassifier(**BOOSTED), LGBMClassifier(**BOOSTED, verbose=-1)])
 def test_models_fitted_on_data_frames_are_read_by_position(model):
     x, y = load_breast_cancer(return_X_y=True, as_frame=True)
     fitted = model.fit(x, y)
@@ -157,12 +166,12 @@ def signs():
 @pytest.mark.parametrize(
     ("fit", "message"),
     [
-        (lambda: XGBRegressor(**SHORT).fit(*DIABETES), "ValueError: could not convert string to float"),
-        (lambda: XGBClassifier(**SHORT, booster="dart").fit(*CANCER), "booster='gbtree' only, not 'dart'"),
-        (lambda: XGBClassifier(**SHORT, objective="binary:hinge").fit(*CANCER), "takes objective='binary:hinge'"),
-        (lambda: XGBClassifier(**SHORT, num_parallel_tree=2, subsample=0.5).fit(*IRIS), "num_parallel_tree > 1"),
-        (lambda: LGBMRegressor(**SHORT, verbose=-1, objective="poisson").fit(*DIABETES), "objective='poisson'"),
-        (lambda: LGBMRegressor(**SHORT, verbose=-1, linear_tree=True).fit(*DIABETES), "slopes of linear trees"),
+        (lambda: XGBRegressor(**BOOSTED).fit(*DIABETES), "ValueError: could not convert string to float"),
+        (lambda: XGBClassifier(**BOOSTED, booster="dart").fit(*CANCER), "booster='gbtree' only, not 'dart'"),
+        (lambda: XGBClassifier(**BOOSTED, objective="binary:hinge").fit(*CANCER), "takes objective='binary:hinge'"),
+        (lambda: XGBClassifier(**BOOSTED, num_parallel_tree=2, subsample=0.5).fit(*IRIS), "num_parallel_tree > 1"),
+        (lambda: LGBMRegressor(**BOOSTED, verbose=-1, objective="poisson").fit(*DIABETES), "objective='poisson'"),
+        (lambda: LGBMRegressor(**BOOSTED, verbose=-1, linear_tree=True).fit(*DIABETES), "slopes of linear trees"),
         (lambda: LGBMClassifier(**CATEGORICAL).fit(*categories(), categorical_feature=[0]), "categorical splits"),
         (lambda: HistGradientBoostingClassifier(categorical_features=[0]).fit(*categories()), "categorical splits"),
         (lambda: HistGradientBoostingRegressor(max_iter=2).fit(*signs()), "of 0 by -1"),

@@ -44,6 +44,7 @@ IRIS = load_iris(return_X_y=True)
 CANCER = load_breast_cancer(return_X_y=True)
 DIABETES = load_diabetes(return_X_y=True)
 SHORT = {"n_estimators": 4, "max_depth": 3, "random_state": 0}
+BOOSTED = {**SHORT, "n_jobs": 1}
 
 
 @dataclass
@@ -111,8 +112,8 @@ def lightgbm_case(model, x, y):
         model,
         lambda fitted: forest_from_lightgbm(fitted.booster_),
         lightgbm_trees(booster, n_classes),
-        lambda rows: booster.predict(rows, pred_leaf=True).reshape(len(rows), -1),
-        lambda rows: booster.predict(rows, raw_score=True).reshape(len(rows), -1),
+        lambda rows: model.predict(rows, pred_leaf=True).reshape(len(rows), -1),
+        lambda rows: model.predict(rows, raw_score=True).reshape(len(rows), -1),
         n_classes,
         double=True,
     )
@@ -128,11 +129,11 @@ CASES = {
     "boosting, 2 classes": lambda: boosting_case(GradientBoostingClassifier(**SHORT), *CANCER),
     "boosting, 3 classes": lambda: boosting_case(GradientBoostingClassifier(**SHORT), IRIS[0][:110], IRIS[1][:110]),
     "boosting, 1 target": lambda: boosting_case(GradientBoostingRegressor(**SHORT), *DIABETES),
-    "XGBoost, 2 classes": lambda: xgboost_case(XGBClassifier(**SHORT), *CANCER),
-    "XGBoost, 3 classes": lambda: xgboost_case(XGBClassifier(**SHORT), *IRIS),
-    "XGBoost, 1 target": lambda: xgboost_case(XGBRegressor(**SHORT), *DIABETES),
-    "LightGBM, 3 classes": lambda: lightgbm_case(LGBMClassifier(**SHORT, verbose=-1), *IRIS),
-    "LightGBM, 1 target": lambda: lightgbm_case(LGBMRegressor(**SHORT, verbose=-1), *DIABETES),
+    "XGBoost, 2 classes": lambda: xgboost_case(XGBClassifier(**BOOSTED), *CANCER),
+    "XGBoost, 3 classes": lambda: xgboost_case(XGBClassifier(**BOOSTED), *IRIS),
+    "XGBoost, 1 target": lambda: xgboost_case(XGBRegressor(**BOOSTED), *DIABETES),
+    "LightGBM, 3 classes": lambda: lightgbm_case(LGBMClassifier(**BOOSTED, verbose=-1), *IRIS),
+    "LightGBM, 1 target": lambda: lightgbm_case(LGBMRegressor(**BOOSTED, verbose=-1), *DIABETES),
 }
 
 

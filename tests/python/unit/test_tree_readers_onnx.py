@@ -182,6 +182,17 @@ def with_node(position, node):
     return model
 
 
+@pytest.mark.parametrize(("factor", "allowed"), [(1.0, True), (0.5, False)])
+def test_only_a_product_with_one_may_follow_the_trees(factor, allowed):
+    model = with_node(1, helper.make_node("Mul", ["scores", "factor"], ["y"], name="product"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(factor, np.float32), "factor"))
+    if allowed:
+        assert forest_from_onnx_ml(model).scores(np.zeros((1, 1))).tolist() == [[2.0]]
+    else:
+        with pytest.raises(LoweringError, match="Mul 'product' may change the trees' scores"):
+            forest_from_onnx_ml(model)
+
+
 def scaled():
     model = with_node(0, helper.make_node("Scaler", ["x"], ["y"], name="scale", domain="ai.onnx.ml"))
     model.graph.node[1].input[0] = "y"

@@ -150,6 +150,19 @@ class Forest:
         trees = tuple(replace(tree, value=tree.value[:, kept], first_output=0) for tree in self.trees)
         return replace(self, trees=trees, base=self.base[kept])
 
+    def rows_at_thresholds(self, n: int) -> FloatArray:
+        """Finite rows that reach many leaves: features at the thresholds that the trees ask, each in another rhythm.
+
+        Returns float64, shape (n, n_features).
+        """
+        rows = np.zeros((n, self.n_features))
+        features = np.concatenate([tree.feature for tree in self.trees])
+        thresholds = np.concatenate([tree.threshold for tree in self.trees])
+        for feature in np.unique(features[features >= 0]):
+            points = np.unique(thresholds[(features == feature) & np.isfinite(thresholds)])
+            rows[:, feature] = points[np.arange(n) * (2 * feature + 1) % len(points)] if len(points) else 0.0
+        return rows
+
     def missing(self, x: Any) -> FloatArray:
         """Features as the nodes compare them: rounded to `precision`, and NaN where they count as missing.
 

@@ -154,8 +154,19 @@ def uniform_grid(forest: Forest, x: FloatArray, bit_width: int) -> FloatArray:
     return np.stack(columns)
 
 
-def snap(forest: Forest, grid: FloatArray) -> Forest:
-    """The forest with every threshold moved to the nearest point of `grid`, the lower one where two are as near.
+def snap(forest: Forest, grid: FloatArray, x: FloatArray) -> Forest:
+    """The forest with every threshold moved to a point of `grid`.
+
+    Of the two points around a threshold the one is taken that moves no value of `x` to its other side; if that is true
+    of both or of none, the nearer one, or the lower of two as near.
+
+    Parameters
+    ----------
+    forest : Forest
+    grid : ndarray of float64, shape (n_features, points)
+        Ascending.
+    x : ndarray of float, shape (n, n_features)
+        Rows like those to come.
 
     Raises
     ------
@@ -167,14 +178,20 @@ def snap(forest: Forest, grid: FloatArray) -> Forest:
             'this model asks for categories, which have no place on a uniform grid; use grid="thresholds" or '
             'grid="hidden" with encoding="bits"'
         )
-    return replace(forest, trees=tuple(_snap_tree(tree, grid) for tree in forest.trees))
+    values = [np.unique(column[np.isfinite(column)]) for column in forest.missing(x).T]
+    return replace(forest, trees=tuple(_snap_tree(tree, grid, values) for tree in forest.trees))
 
 
-def _snap_tree(tree: TreeNodes, grid: FloatArray) -> TreeNodes:
+def _snap_tree(tree: TreeNodes, grid: FloatArray, values: Sequence[FloatArray]) -> TreeNodes:
     threshold = tree.threshold.copy()
     for feature in np.unique(tree.feature[tree.feature >= 0]):
-        nodes, points = tree.feature == feature, grid[feature]
-        above = np.clip(np.searchsorted(points, threshold[nodes]), 1, len(points) - 1)
+        nodes, points, seen = tree.feature == feature, grid[feature], values[feature]
+        asked = threshold[nodes]
+        above = np.clip(np.searchsorted(points, asked), 1, len(points) - 1)
         lower, upper = points[above - 1], points[above]
-        threshold[nodes] = np.where(threshold[nodes] - lower <= upper - threshold[nodes], lower, upper)
+        on_left = np.searchsorted(seen, asked, side="right")  # how many values a threshold has on its left
+        keeps_lower = np.searchsorted(seen, lower, side="right") == on_left
+        keeps_upper = np.searchsorted(seen, upper, side="right") == on_left
+        nearer = asked - lower <= upper - asked
+        threshold[nodes] = np.where(np.where(keeps_lower == keeps_upper, nearer, keeps_lower), lower, upper)
     return replace(tree, threshold=threshold)

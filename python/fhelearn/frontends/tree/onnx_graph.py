@@ -188,10 +188,17 @@ class ReadableGraph:
         return casts, self.graph_input(name)
 
     def refuse_others(self, known: Collection[int], allowed: Collection[str]) -> None:
-        """Raise LoweringError if a node is neither in `known` (by ``id``) nor of an operator in `allowed`."""
+        """Raise LoweringError if a node is neither in `known` (by ``id``) nor of an operator in `allowed`.
+
+        Multiplying by 1, which onnxmltools appends to LightGBM's classifiers, changes nothing and is allowed.
+        """
         for node in self.nodes:
-            if id(node) not in known and node.op_type not in allowed:
+            if id(node) not in known and node.op_type not in allowed and not self._multiplies_by_one(node):
                 raise LoweringError(f"{node_name(node)} may change the trees' scores; export the bare tree model")
+
+    def _multiplies_by_one(self, node: NodeProto) -> bool:
+        factors = [self.constant(name) for name in node.input] if node.op_type == "Mul" else []
+        return any(factor is not None and factor.size == 1 and (factor == 1).all() for factor in factors)
 
 
 def precision_of(source: GraphInput, casts: Sequence[NodeProto], *types: int) -> Precision:

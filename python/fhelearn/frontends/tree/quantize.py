@@ -167,7 +167,7 @@ def quantize_forest(forest: Forest, x: FloatArray, options: ForestOptions) -> Qu
     encoder: ConditionEncoder | DigitEncoder
     if options.encoding == "digits":
         assert points is not None
-        encoder = DigitEncoder(points, options.input_bits)
+        encoder = DigitEncoder(points, options.input_bits, forest.precision)
         program = lowering.from_digits(encoder, asked.conditions)
     else:
         encoding = _encoding(evaluated, asked, x, options, points, own)
@@ -185,7 +185,7 @@ def place(forest: Forest, x: FloatArray, options: ForestOptions) -> tuple[Forest
     if options.grid != "uniform" and options.encoding != "digits":
         return forest, None
     points = uniform_grid(forest, x, options.input_bits)
-    return snap(forest, points), points
+    return snap(forest, points, x), points
 
 
 def rounded_scores(forest: Forest, leaves: IntArray, n_bits: int) -> FloatArray:

@@ -47,10 +47,11 @@ class ScalarTree:
 class _Region(NamedTuple):
     """Values of one feature that can reach a node: the interval (above, upto], the categories, and whether missing.
 
-    `among` None means every category that is not `excluded`.
+    `above` None means that the interval has no lower end, so that it holds -inf. `among` None means every category
+    that is not `excluded`.
     """
 
-    above: float = -np.inf
+    above: float | None = None
     upto: float = np.inf
     among: frozenset[int] | None = None
     excluded: frozenset[int] = frozenset()
@@ -69,15 +70,16 @@ class _Region(NamedTuple):
         if self.nan and nan_true:
             return False
         if members is None:
-            return threshold <= self.above
+            return self.above is not None and threshold <= self.above
         return members <= self.excluded if self.among is None else not self.among & members
 
     def where(self, holds: bool, threshold: float, members: frozenset[int] | None, nan_true: bool) -> _Region:
         """The part of the region where a condition holds, or where it does not."""
         nan = self.nan and nan_true == holds
         if members is None:
-            upto, above = (min(self.upto, threshold), self.above) if holds else (self.upto, max(self.above, threshold))
-            return self._replace(upto=upto, above=above, nan=nan)
+            if holds:
+                return self._replace(upto=min(self.upto, threshold), nan=nan)
+            return self._replace(above=threshold if self.above is None else max(self.above, threshold), nan=nan)
         if holds:
             return self._replace(among=members - self.excluded if self.among is None else self.among & members, nan=nan)
         if self.among is None:

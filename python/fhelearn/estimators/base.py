@@ -164,7 +164,7 @@ class FHEMixin:
         twin = self._fhe_scored(X, scores)
         for name in overridden(self, METHODS):
             if name != method:
-                setattr(view, name, lambda *_, name=name: getattr(twin, name)(X, **options))
+                setattr(view, name, lambda *_, name=name, **__: getattr(twin, name)(X, **options))
         return view
 
 

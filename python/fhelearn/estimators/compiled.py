@@ -16,8 +16,11 @@ from joblib import effective_n_jobs
 from fhelearn.backends.native import NativeEngine
 from fhelearn.exceptions import BackendUnavailableError, OutOfRangeError, OutOfRangeWarning
 from fhelearn.frontends.linear import QuantizedLinear
-from fhelearn.ir import Program
+from fhelearn.ir import Program, cost
 from fhelearn.typing import FloatArray, IntArray
+
+MOST_EAGER_LOOKUPS = 10_000
+"""Circuits of more lookups are compiled when they are first used: Concrete takes about a millisecond per lookup."""
 
 NAMED_FEATURES = 5
 """How many features an out-of-range message names before it only counts."""
@@ -105,11 +108,15 @@ class CompiledModel(ABC):
         return compile_program(self.program, self.circuit_options())
 
     def prepare_circuit(self) -> None:
-        """Check the options, and compile the circuit now where Concrete is installed, so that its errors come now."""
+        """Check the options, and compile the circuit now where Concrete is installed, so that its errors come now.
+
+        A circuit of very many lookups, which compiles for a minute and runs for as many a row, waits until it is asked
+        for.
+        """
         from fhelearn.backends.concrete import is_available
 
         self.circuit_options()
-        if is_available():
+        if is_available() and cost(self.program).total_lookups <= MOST_EAGER_LOOKUPS:
             _ = self.circuit
 
     def circuit_options(self) -> Any:

@@ -66,7 +66,7 @@ class FHEForestMixin(FHEMixin):
 
         The client encrypts answers to conditions ``feature <= threshold``; the server adds them up to the indices of
         table lookups, whose results it adds up to one ciphertext per class or target. Nothing is compared under
-        encryption unless `encoding` says so.
+        encryption unless `encoding` says so. (Circuits of more than 10,000 lookups are compiled when first used.)
 
         Parameters
         ----------

@@ -64,8 +64,12 @@ class ConditionEncoder:
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "float64"):
             raise QuantizationError(f"precision must be 'float32' or 'float64', got {self.precision!r}")
-        dtypes = {"feature": np.int64, "threshold": np.float64, "nan_true": np.bool_, "zero_is_missing": np.bool_}
-        for name, dtype in dtypes.items():
+        for name, dtype in (
+            ("feature", np.int64),
+            ("threshold", np.float64),
+            ("nan_true", np.bool_),
+            ("zero_is_missing", np.bool_),
+        ):
             object.__setattr__(self, name, _frozen(getattr(self, name), dtype, name))
         object.__setattr__(self, "members", tuple(self.members))
         object.__setattr__(self, "known_categories", dict(self.known_categories))

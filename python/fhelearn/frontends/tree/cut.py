@@ -35,10 +35,13 @@ from math import inf, log2, prod
 from fhelearn.exceptions import LoweringError
 from fhelearn.frontends.tree.scalar import ScalarTree
 
-LOOKUP_PRICE: Mapping[int, float] = {1: 13, 2: 14, 3: 14, 4: 17.5, 5: 42, 6: 97, 7: 280, 8: 500}
+LOOKUP_PRICE: Mapping[int, float] = {1: 13, 2: 14, 3: 14, 4: 16.5, 5: 42, 6: 97, 7: 280, 8: 500}
 """Milliseconds per lookup by bits of the index, for sums of many lookups of 8-bit leaves at p_error 2**-40, on two busy
 cores; only their ratios count. Concrete's optimizer prices them at 75, 82, 101, 142, 330 and 764 million operations (1
 to 6 bits), the same for sums of 9 to 14 bits, but takes narrow ones for cheaper than they are: they have larger keys."""
+
+WIDEST = 16
+"""Bits of the widest index that Concrete can look up."""
 
 _SEARCH_STEPS = 96
 """Nodes that the search for a piece may look at. Pieces have few conditions (four independent ones fill 4 bits), so
@@ -206,7 +209,7 @@ def cut_trees(trees: Sequence[ScalarTree], outputs: Sequence[int], chain: Sequen
     Raises
     ------
     LoweringError
-        If a tree needs an index of more than 16 bits, the widest that can be looked up.
+        If a tree needs an index of more than :data:`WIDEST` bits.
     """
     step = max(1, len(trees) // _SAMPLE)
     prices: dict[Pricing, float] = {}
@@ -216,10 +219,10 @@ def cut_trees(trees: Sequence[ScalarTree], outputs: Sequence[int], chain: Sequen
             cut = _cut_for(trees[::step], outputs[::step], chain, pricing)
             if cut is not None:
                 prices[pricing] = price * len(cut[0])
-        if prices and min(prices.values()) >= cheapest:
+        if prices and min(prices.values()) > cheapest:
             break  # wider lookups only get dearer from here on
     order = sorted(prices, key=lambda pricing: prices[pricing])
-    for pricing in [*order, *(Pricing(bits, 0.0) for bits in range(max(LOOKUP_PRICE) + 1, 17))]:
+    for pricing in [*order, *(Pricing(bits, 0.0) for bits in range(max(LOOKUP_PRICE) + 1, WIDEST + 1))]:
         cut = _cut_for(trees, outputs, chain, pricing)
         if cut is not None:
             lookups, zeros = cut
@@ -227,7 +230,8 @@ def cut_trees(trees: Sequence[ScalarTree], outputs: Sequence[int], chain: Sequen
             best = {p.bits: min(prices[q] for q in prices if q.bits == p.bits) for p in prices}
             return Cut(tuple(lookups), tuple(zeros), max(width, 1), best)
     raise LoweringError(
-        "a tree asks more than 65535 features on the way to one leaf, more than a lookup can count; limit max_depth"
+        f"a tree asks more than {2**WIDEST - 2} features on the way to one leaf, more than a lookup can count; limit "
+        "max_depth"
     )
 
 
@@ -334,7 +338,7 @@ def _share_digits(pieces: Sequence[Piece], chain: Sequence[int], capacity: int) 
     """Add up pieces without literals that ask the same chains, as far as their common digits fit."""
     merged: dict[tuple[int, ...], Piece] = {}
     result = []
-    for piece in pieces:
+    for piece in (_without_literal(piece, chain) for piece in pieces):
         if piece.literals:
             result.append(piece)
             continue
@@ -351,6 +355,20 @@ def _share_digits(pieces: Sequence[Piece], chain: Sequence[int], capacity: int) 
             result.append(other)
             merged[key] = piece
     return [*result, *merged.values()]
+
+
+def _without_literal(piece: Piece, chain: Sequence[int]) -> Piece:
+    """The same piece with its only literal as a digit, if that literal is one condition: as many values or fewer."""
+    if len(piece.literals) != 1 or None not in piece.literals[0]:
+        return piece
+    holds, fails = piece.literals[0]
+    off = [0] * len(piece.own)
+    condition = holds if fails is None else fails
+    assert condition is not None  # a literal asks something
+    own = [*off, *piece.own] if fails is None else [*piece.own, *off]
+    free = Piece((), (*piece.digits, (condition,)), tuple(own), piece.trees)
+    digits = _common_digits(free, free, chain)  # its own digits may ask the same chain
+    return Piece((), digits, tuple(free.spread(digits)), piece.trees)
 
 
 def _common_digits(first: Piece, second: Piece, chain: Sequence[int]) -> tuple[tuple[int, ...], ...]:

@@ -22,7 +22,7 @@ from fhelearn.frontends.tree.grid import (
 )
 from fhelearn.frontends.tree.leaves import Complements, IntegerLeaves, quantize_leaves, without_complements
 from fhelearn.frontends.tree.lowering import ForestLowering
-from fhelearn.frontends.tree.scalar import ScalarTree, live_nodes, scalar_tree
+from fhelearn.frontends.tree.scalar import ScalarTree, facts_of, live_nodes, scalar_tree
 from fhelearn.ir import Program, from_bytes, to_bytes
 from fhelearn.quantization.conditions import ConditionEncoder
 from fhelearn.quantization.digits import DigitEncoder
@@ -221,9 +221,9 @@ def _encoding(
 def _scalar_trees(asked: AskedForest, leaves: IntegerLeaves) -> tuple[list[ScalarTree], list[tuple[int, int, int]]]:
     """Trees of one output, and of each (tree, column of its values, output)."""
     trees, places = [], []
-    facts = zip(asked.forest.trees, asked.asks, leaves.values, strict=True)
-    for index, (tree, asks, values) in enumerate(facts):
-        live = live_nodes(tree, asks, asked.conditions, asked.forest.accepts_nan)
+    facts = facts_of(asked.conditions)
+    for index, (tree, asks, values) in enumerate(zip(asked.forest.trees, asked.asks, leaves.values, strict=True)):
+        live = live_nodes(tree, asks, facts, asked.forest.accepts_nan)
         for column in range(values.shape[1]):
             trees.append(scalar_tree(live, values[:, column].tolist()))
             places.append((index, column, tree.first_output + column))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -87,9 +87,17 @@ class _Region(NamedTuple):
         return self._replace(among=self.among - members, nan=nan)
 
 
-def live_nodes(tree: TreeNodes, asks: IntArray, conditions: Conditions, accepts_nan: bool) -> ScalarTree:
+Fact: TypeAlias = tuple[float, frozenset[int] | None, bool]
+"""A condition's threshold, its categories (None: it asks the threshold), and whether it holds for missing values."""
+
+
+def facts_of(conditions: Conditions) -> list[Fact]:
+    """Conditions as plain Python values, which are faster to read one by one."""
+    return list(zip(conditions.threshold.tolist(), conditions.members, conditions.nan_true.tolist(), strict=True))
+
+
+def live_nodes(tree: TreeNodes, asks: IntArray, facts: Sequence[Fact], accepts_nan: bool) -> ScalarTree:
     """The nodes of a tree that some row can reach, in order; dead splits are gone, `value` is the node's old index."""
-    facts = list(zip(conditions.threshold.tolist(), conditions.members, conditions.nan_true.tolist(), strict=True))
     feature, left, right = tree.feature.tolist(), tree.left.tolist(), tree.right.tolist()
     questions = asks.tolist()
     start = _Region(nan=accepts_nan)

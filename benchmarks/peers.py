@@ -53,3 +53,29 @@ def tracing_front_end(program: Program, p_error: float) -> Any:
 
     configuration = fhe.Configuration(p_error=p_error, compress_input_ciphertexts=True, compress_evaluation_keys=True)
     return fhe.Compiler(score, {"x": "encrypted"}).compile(list(corner_rows(program)), configuration)
+
+
+def tracing_forest(program: Program, rows: IntArray, p_error: float) -> Any:
+    """Compile the lookups of a forest by concrete-python's own front end, which takes widths from `rows`.
+
+    The program is gather, concatenate with 1, matmul (indices), table_lookup, matmul (one sum), as the tree front end
+    emits it for a forest of one block.
+    """
+    from fhelearn.backends.concrete import runtime
+
+    runtime.load()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from concrete import fhe
+    by_op = {node.op: node for node in program.nodes if node.name != "scores"}
+    columns = by_op["gather"].array("indices")
+    weights, tables = by_op["matmul"].array("weights"), by_op["table_lookup"].array("table")
+    width = int(np.ceil(np.log2(tables.shape[1])))
+    padded = np.pad(tables, ((0, 0), (0, 2**width - tables.shape[1])), mode="edge")
+    lookup = fhe.LookupTable([fhe.LookupTable(table.tolist()) for table in padded])
+
+    def score(x: Any) -> Any:
+        return np.sum(lookup[x[columns] @ weights[:-1] + weights[-1]])
+
+    configuration = fhe.Configuration(p_error=p_error, compress_input_ciphertexts=True, compress_evaluation_keys=True)
+    return fhe.Compiler(score, {"x": "encrypted"}).compile(list(rows), configuration)

@@ -69,6 +69,14 @@ Float64Array float64_array(const py::handle& object, const char* what, py::ssize
     return typed_array<double>(object, what, rank);
 }
 
+Float32Array float32_array(const py::handle& object, const char* what, py::ssize_t rank) {
+    return typed_array<float>(object, what, rank);
+}
+
+BoolArray bool_array(const py::handle& object, const char* what, py::ssize_t rank) {
+    return typed_array<bool>(object, what, rank);
+}
+
 std::vector<std::int64_t> integers(const py::handle& object, const std::string& what) {
     if (!py::isinstance<py::list>(object) && !py::isinstance<py::tuple>(object)) {
         throw ProgramError(what + " must be a list of ints, got " + describe(object));

@@ -17,6 +17,8 @@ namespace py = pybind11;
 
 using Int64Array = py::array_t<std::int64_t, py::array::c_style>;
 using Float64Array = py::array_t<double, py::array::c_style>;
+using Float32Array = py::array_t<float, py::array::c_style>;
+using BoolArray = py::array_t<bool, py::array::c_style>;
 
 // "float32 array of shape (3, 2), not C-contiguous", or a type's name.
 std::string describe(const py::handle& object);
@@ -25,6 +27,8 @@ std::string describe(const py::handle& object);
 // Throws py::type_error naming `what` otherwise.
 Int64Array int64_array(const py::handle& object, const char* what, py::ssize_t rank);
 Float64Array float64_array(const py::handle& object, const char* what, py::ssize_t rank);
+Float32Array float32_array(const py::handle& object, const char* what, py::ssize_t rank);
+BoolArray bool_array(const py::handle& object, const char* what, py::ssize_t rank);
 
 // A node of the engine's constructor. Throws ProgramError naming node and key.
 NodeSpec node_spec(const py::handle& object, std::size_t index);

@@ -26,6 +26,7 @@ PYBIND11_MODULE(_core, module) {
     py::register_exception<InputRangeError>(module, "InputRangeError", PyExc_ValueError);
     py::register_exception<AccumulatorOverflowError>(module, "AccumulatorOverflowError", PyExc_OverflowError);
     bindings::bind_engine(module);
+    bindings::bind_forest(module);
     bindings::bind_tables(module);
     module.def("isa", [] { return std::string(kernels().isa); }, "Instruction set of the kernels in use.");
     module.def("supported_isas", &bindings::supported_isas,

@@ -5,6 +5,7 @@
 namespace fhelearn::bindings {
 
 void bind_engine(pybind11::module_& module);
+void bind_forest(pybind11::module_& module);
 void bind_tables(pybind11::module_& module);
 
 }  // namespace fhelearn::bindings

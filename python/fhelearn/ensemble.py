@@ -1,4 +1,4 @@
-"""Ensembles of trees: scikit-learn's own classes and parameters, predicting on encrypted data; see :mod:`fhelearn.tree`.
+"""Ensembles of trees: scikit-learn's own classes and parameters, on encrypted data; see :mod:`fhelearn.tree`.
 
 Bagging and AdaBoost work over trees; other base estimators are refused by `compile`.
 """

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import lightgbm
+
 from fhelearn.estimators.forest_mixin import FHEForestMixin, FHEForestProbabilityMixin
 from fhelearn.estimators.lightgbm_forests import LightGBMAdapter
-
-import lightgbm
 
 __all__ = [
     "LGBMClassifier",
@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 
-# LightGBM looks for its own class right behind the first base, so each class has one mix-in. Its methods name parameters
-# of their own, which those that the mix-in declares for type checkers do not have.
+# LightGBM looks for its own class right behind the first base, so each class has one mix-in. Its methods name
+# parameters of their own, which those that the mix-in declares for type checkers do not have.
 class _LightGBMMixin(FHEForestMixin):
     _fhe_adapter = LightGBMAdapter()
 

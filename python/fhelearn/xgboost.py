@@ -7,7 +7,6 @@ Needs XGBoost: ``pip install "fhelearn[xgboost]"``.
 
 from __future__ import annotations
 
-
 import xgboost
 
 from fhelearn.estimators.forest_mixin import FHEForestMixin, FHEForestProbabilityMixin
@@ -21,8 +20,8 @@ __all__ = [
 ]
 
 
-# XGBoost looks for its own class right behind the first base, so each class has one mix-in. Its methods name parameters of
-# their own, which those that the mix-in declares for type checkers do not have.
+# XGBoost looks for its own class right behind the first base, so each class has one mix-in. Its methods name
+# parameters of their own, which those that the mix-in declares for type checkers do not have.
 class _XGBoostMixin(FHEForestMixin):
     _fhe_adapter = XGBoostAdapter()
 

@@ -320,6 +320,30 @@ TEST("no trees, no conditions and no features are forests too") {
     CHECK((out == Ints{-5, -5, -5}));
 }
 
+TEST("nodes that no row reaches change nothing") {
+    const auto conditions = std::make_shared<const Conditions>(small_conditions(), fhelearn::kernels());
+    ForestArrays forest = small_forest();
+    for (std::int64_t i = 5; i < 65; i += 2) {  // a chain without a parent, taller than the tree
+        forest.condition.insert(forest.condition.end(), {0, -1});
+        forest.left.insert(forest.left.end(), {i + 1, -1});
+        forest.right.insert(forest.right.end(), {i + 2, -1});
+        forest.value.insert(forest.value.end(), {0, 99});
+    }
+    forest.condition.push_back(-1);
+    forest.left.push_back(-1);
+    forest.right.push_back(-1);
+    forest.value.push_back(99);
+    forest.tree_starts = {0, 66};
+    const std::vector<double> row = {0.75, 5.0};
+    for (std::size_t rows : {1, 100}) {
+        std::vector<double> x;
+        for (std::size_t r = 0; r < rows; ++r) x.insert(x.end(), row.begin(), row.end());
+        Ints out(rows);
+        ForestEngine(conditions, forest).run(x.data(), rows, out.data(), 1);
+        CHECK(out == Ints(rows, 20));
+    }
+}
+
 TEST("a category that is no integer is named, the first block's first") {
     const auto conditions = std::make_shared<const Conditions>(small_conditions(), fhelearn::kernels());
     const ForestEngine engine(conditions, small_forest());

@@ -3,7 +3,8 @@
 
 namespace fhelearn {
 
-// Whether instructions of `isa` ("portable", "avx2") run here: the CPU has them and the system saves their registers.
+// Whether instructions of `isa` ("portable", "avx2", "avx512": its parts F, BW, DQ and VL) run here: the CPU has them
+// and the system saves their registers.
 bool cpu_supports(const char* isa);
 
 }  // namespace fhelearn

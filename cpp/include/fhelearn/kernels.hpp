@@ -84,11 +84,67 @@ struct WindowKernels {
     Pool sum_pool[2];
 };
 
+// ---- Forests: 512 rows at a time, one bit per row and question ------------------------------------------------------
+
+inline constexpr std::size_t kForestRows = 512;
+inline constexpr std::size_t kMaskWords = kForestRows / 64;  // row r is bit r % 64 of word r / 64
+inline constexpr std::size_t kSearchWidth = 16;
+inline constexpr std::size_t kSearchLevels = 8;
+
+// Sorted grid points as a search tree whose nodes are kSearchWidth numbers: levels[count - 1] holds all points, each
+// level above it the last number of every node below. Every level ends in at least one +infinity and is filled up with
+// it to whole nodes, so that the search for any number stays inside.
+//
+// The first two levels (or the only one) are there once more as a binary tree, for instruction sets that can look up in
+// registers: `top` holds 2**s - 1 + i, for s < top_bits and i < 2**s, the i-th number that a binary search among
+// 2**top_bits - 1 numbers may meet at its step s. It may be read kSearchWidth numbers past its end.
+template <class T>
+struct SearchGrid {
+    const T* levels[kSearchLevels];
+    std::size_t count;
+    const T* top;
+    unsigned top_bits;  // at most 8
+};
+
+// Masks are named by the place of their first word in an arena, which is aligned to the size of a mask.
+struct MaskSelect {  // out = condition ? yes : no
+    std::uint32_t out, condition, yes, no;
+};
+
+struct MaskRun {  // the rows in `upto` but not in `above`
+    std::uint32_t above, upto;
+};
+
+struct ForestKernels {
+    // ranks[i] = number of grid points below x[i]; of NaN, `nan_rank`.
+    template <class T>
+    using Rank = void (*)(const T* x, std::size_t n, const SearchGrid<T>& grid, std::uint32_t nan_rank,
+                          std::uint32_t* ranks);
+
+    Rank<float> rank32;
+    Rank<double> rank64;
+    // Mask j < count of `masks`: the rows r with ranks[r] <= j. All ranks, kForestRows of them, are at most `count`.
+    void (*compare)(const std::uint32_t* ranks, std::size_t count, std::uint64_t* masks);
+    // out = the rows of any of the runs.
+    void (*unite)(const MaskRun* runs, std::size_t n, std::uint32_t out, std::uint64_t* arena);
+    void (*select)(const MaskSelect* selects, std::size_t n, std::uint64_t* arena);
+    // codes[r] = sum over j < n <= 8 of 2**j * bit r of mask planes[j].
+    void (*codes)(const std::uint32_t* planes, std::size_t n, const std::uint64_t* arena, std::uint8_t* codes);
+    // sums[r] += table[code of r], modulo 2**16; a table has at least 64 entries.
+    void (*add)(const std::uint32_t* planes, std::size_t n, const std::uint64_t* arena, const std::int16_t* table,
+                std::int16_t* sums);
+    // totals[r] += sums[r], and sums[r] = 0.
+    void (*flush)(std::int16_t* sums, std::int64_t* totals);
+    // out[r * n + c] = bit r of words[c], for r < rows <= 64.
+    void (*expand)(const std::uint64_t* words, std::size_t n, std::size_t rows, std::int64_t* out);
+};
+
 struct KernelTable {
     const char* isa;
     const ElementwiseKernels* elementwise;
     const QuantizeKernels* quantize;
     const WindowKernels* windows;
+    const ForestKernels* forests;
     std::span<const MatmulKernel> matmul;  // fastest first
 };
 

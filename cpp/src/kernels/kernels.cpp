@@ -14,20 +14,24 @@ namespace fhelearn {
 namespace {
 
 KernelTable make_table(const char* isa, const ElementwiseKernels& elementwise, const QuantizeKernels& quantization,
-                       const WindowKernels& windows, MatmulKernels matmul) {
-    return {isa, &elementwise, &quantization, &windows, {matmul.first, matmul.count}};
+                       const WindowKernels& windows, const ForestKernels& forests, MatmulKernels matmul) {
+    return {isa, &elementwise, &quantization, &windows, &forests, {matmul.first, matmul.count}};
 }
 
 std::vector<KernelTable> collect() {
     std::vector<KernelTable> tables;
 #if defined(FHELEARN_HAVE_AVX2)
+    if (cpu_supports("avx512")) {  // which includes AVX2; only forests gain from more so far
+        tables.push_back(make_table("avx512", avx2::elementwise(), avx2::quantization(), avx2::windows(),
+                                    avx512::forests(), avx2::matmul()));
+    }
     if (cpu_supports("avx2")) {
-        tables.push_back(
-            make_table("avx2", avx2::elementwise(), avx2::quantization(), avx2::windows(), avx2::matmul()));
+        tables.push_back(make_table("avx2", avx2::elementwise(), avx2::quantization(), avx2::windows(), avx2::forests(),
+                                    avx2::matmul()));
     }
 #endif
     tables.push_back(make_table("portable", portable::elementwise(), portable::quantization(), portable::windows(),
-                                portable::matmul()));
+                                portable::forests(), portable::matmul()));
     return tables;
 }
 

@@ -15,6 +15,7 @@ namespace portable {
 const ElementwiseKernels& elementwise();
 const QuantizeKernels& quantization();
 const WindowKernels& windows();
+const ForestKernels& forests();
 MatmulKernels matmul();
 }  // namespace portable
 
@@ -22,7 +23,12 @@ namespace avx2 {
 const ElementwiseKernels& elementwise();
 const QuantizeKernels& quantization();
 const WindowKernels& windows();
+const ForestKernels& forests();
 MatmulKernels matmul();
 }  // namespace avx2
+
+namespace avx512 {
+const ForestKernels& forests();
+}  // namespace avx512
 
 }  // namespace fhelearn

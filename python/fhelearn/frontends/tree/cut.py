@@ -37,8 +37,9 @@ from fhelearn.frontends.tree.scalar import ScalarTree
 
 LOOKUP_PRICE: Mapping[int, float] = {1: 13, 2: 14, 3: 14, 4: 16.5, 5: 42, 6: 97, 7: 280, 8: 500}
 """Milliseconds per lookup by bits of the index, for sums of many lookups of 8-bit leaves at p_error 2**-40, on two busy
-cores; only their ratios count. Concrete's optimizer prices them at 75, 82, 101, 142, 330 and 764 million operations (1
-to 6 bits), the same for sums of 9 to 14 bits, but takes narrow ones for cheaper than they are: they have larger keys."""
+cores; only their ratios count (benchmarks/README.md). Concrete's optimizer prices them at 75, 82, 101, 142, 330 and 764
+million operations (1 to 6 bits), the same for sums of 9 to 14 bits; narrow ones take longer than it says, for their
+keys are larger."""
 
 WIDEST = 16
 """Bits of the widest index that Concrete can look up."""

@@ -16,11 +16,23 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import tables
+from benchmarks.forests import PEER
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "build" / "benchmarks"
-LIBRARIES = ("fhelearn", "concrete-python", "scikit-learn", "numpy")
-MODULES = ("linear_model", "svm", "discriminant_analysis", "naive_bayes", "kernel_ridge", "cross_decomposition")
+LIBRARIES = ("fhelearn", "concrete-python", "scikit-learn", "xgboost", "lightgbm", "numpy")
+MODULES = (
+    "linear_model",
+    "svm",
+    "discriminant_analysis",
+    "naive_bayes",
+    "kernel_ridge",
+    "cross_decomposition",
+    "tree",
+    "ensemble",
+    "xgboost",
+    "lightgbm",
+)
 
 
 def run_timings(path: Path) -> None:
@@ -42,11 +54,12 @@ def machine() -> str:
 
 def measure() -> None:
     """Run everything and leave the raw results in build/benchmarks."""
-    from benchmarks.accuracy import measure_all
+    from benchmarks import accuracy, forests
 
     RESULTS.mkdir(parents=True, exist_ok=True)
     run_timings(RESULTS / "timings.json")
-    (RESULTS / "accuracy.json").write_text(json.dumps([asdict(row) for row in measure_all()], indent=1))
+    (RESULTS / "accuracy.json").write_text(json.dumps([asdict(row) for row in accuracy.measure_all()], indent=1))
+    (RESULTS / "forests.json").write_text(json.dumps([asdict(row) for row in forests.measure_all()], indent=1))
     (RESULTS / "machine.txt").write_text(machine())
 
 
@@ -72,6 +85,9 @@ def main() -> None:
     replace(page, "machine", (RESULTS / "machine.txt").read_text())
     replace(page, "timings", tables.timing_tables(timings))
     replace(page, "accuracy", tables.accuracy_table(accuracy))
+    forests = json.loads((RESULTS / "forests.json").read_text())
+    replace(page, "forests", tables.forest_table(forests, PEER))
+    replace(front, "forests", tables.forest_headlines(forests, PEER))
     replace(front, "costs", tables.cost_table(timings, accuracy))
     replace(front, "estimators", tables.estimator_table([import_module(f"fhelearn.{name}") for name in MODULES]))
 

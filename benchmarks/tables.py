@@ -82,6 +82,42 @@ def accuracy_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def forest_table(rows: list[dict[str, Any]], peer: dict[str, Any]) -> str:
+    """Tree models: counts, sizes and times, beside the peer's."""
+    lines = [
+        "| model | grid | lookups (peer) | bits | complexity (peer) | ciphertexts in | keys | bytes in "
+        "| s/row, alone (peer) | s/row, of 32 | simulate, µs/row | labels that agree | undecided "
+        "| decrypted = simulated |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for row in rows:
+        lookups, complexity, seconds = peer.get(row["model"], (None, None, None))
+        columns = [row["model"], row["grid"]]
+        columns += [beside(str(row["lookups"]), lookups), str(row["bit_width"])]
+        columns += [beside(f"{row['complexity']:.3g}", complexity and f"{complexity:.3g}"), str(row["ciphertexts"])]
+        columns += [size(row["key_bytes"]), size(row["input_bytes"])]
+        columns += [beside(f"{row['seconds_one_row']:.2f}", seconds), f"{row['seconds_batched']:.2f}"]
+        columns += [f"{row['microseconds_simulated']:.2f}", f"{row['agreement']:.2%}", str(row["undecided"])]
+        lines.append("| " + " | ".join([*columns, "every row" if row["exact"] else "**no**"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def forest_headlines(rows: list[dict[str, Any]], peer: dict[str, Any]) -> str:
+    """Make the front page's table of tree models: those that the peer has too."""
+    lines = ["| breast cancer | table lookups | one encrypted row | Concrete ML 1.9 |", "|---|--:|--:|---|"]
+    for row in rows:
+        if row["model"] in peer and row["grid"] == "thresholds":
+            lookups, _, seconds = peer[row["model"]]
+            ours = f"{row['lookups']} of {row['bit_width']} bits | {row['seconds_one_row']:.2f} s"
+            lines.append(f"| {row['model']} | {ours} | {lookups} lookups, {seconds} s |")
+    return "\n".join(lines) + "\n"
+
+
+def beside(ours: str, theirs: Any) -> str:
+    """Our figure with the peer's, if there is one, in parentheses."""
+    return ours if theirs is None else f"{ours} ({theirs})"
+
+
 def cost_table(report: dict[str, Any], accuracy: list[dict[str, Any]]) -> str:
     """Make the front page's table: time beside a peer's, then sizes."""
     medians = {entry["name"].removeprefix("bench_"): float(entry["stats"]["median"]) for entry in report["benchmarks"]}

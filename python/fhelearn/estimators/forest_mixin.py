@@ -82,10 +82,10 @@ class FHEForestMixin(FHEMixin):
         grid : {"hidden", "thresholds", "uniform"}, default="hidden"
             Which conditions the client is given, and thereby learns.
 
-            - "hidden": the model's thresholds among decoys, at least 63 conditions per feature, whether the model uses
-              it or not. The client cannot tell which are the model's (except where it knows the training data and a
-              decoy would have to lie elsewhere), nor any leaf value or the shape of a tree. Sets of categories are
-              sent as they are. 24 bytes and about 0.16 ms per condition and row.
+            - "hidden": the model's thresholds among as many decoys or more, at least 63 conditions per feature, whether
+              the model uses it or not, as far as `X` has different values. The client is not told which are the
+              model's, nor any leaf value or the shape of a tree. Sets of categories are sent as they are. 24 bytes and
+              about 0.16 ms per condition and row.
             - "thresholds": the model's thresholds and nothing else. The client learns all of them; the fewest bytes.
             - "uniform": ``2**inputs - 1`` evenly spaced points per feature (see `n_bits`), to which the model's
               thresholds are moved. The client learns the range of each feature only. Decisions are those of the moved
@@ -118,10 +118,10 @@ class FHEForestMixin(FHEMixin):
         _check_choice("grid", grid, ("hidden", "thresholds", "uniform"))
         _check_choice("encoding", encoding, ("bits", "digits"))
         bits = parse_forest_bits(self.n_bits)
+        forest = adapter.forest(self)
         x = adapter.prepare(self, X)
         if not len(x):
             raise ValueError("compile needs at least one row, got X with 0 rows")
-        forest = adapter.forest(self)
         wanted = ForestOptions(bits.leaves or MAX_BITS, bits.inputs, grid, encoding)
         if bits.leaves is None:
             wanted = replace(wanted, leaf_bits=self._fhe_fewest_bits(place(forest, x, wanted)[0], x))
@@ -229,7 +229,7 @@ class FHEForestMixin(FHEMixin):
         """The answer of `method`, computed by the library's own code from the scores of the quantized model."""
         compiled: CompiledForest = self._fhe_state()
         known, scores = self.__dict__.get("_fhe_known", (None, None))
-        if known is not X:
+        if scores is None or known is not X:
             scores = compiled.scores(self._fhe_adapter.prepare(self, X), fhe, n_jobs, progress)
         view = self._fhe_adapter.view(self, scores)
         view = self._fhe_keep_overrides(view, X, scores, {"fhe": fhe, "n_jobs": n_jobs, "progress": progress}, method)

@@ -52,7 +52,20 @@ def test_the_readme_says_what_a_commercial_user_must_know() -> None:
     assert "patent" in text
 
 
-@pytest.mark.parametrize("module", ["linear_model", "svm", "discriminant_analysis", "naive_bayes", "kernel_ridge"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "linear_model",
+        "svm",
+        "discriminant_analysis",
+        "naive_bayes",
+        "kernel_ridge",
+        "tree",
+        "ensemble",
+        "xgboost",
+        "lightgbm",
+    ],
+)
 def test_the_readme_lists_every_public_estimator(module: str) -> None:
     text = README.read_text(encoding="utf-8")
     for name in import_module(f"fhelearn.{module}").__all__:

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from fhelearn.exceptions import LoweringError, QuantizationError
+from fhelearn.frontends.tree.comparisons import canonical_threshold
 from fhelearn.frontends.tree.conditions import Conditions
 from fhelearn.frontends.tree.forest import Forest, Precision, TreeNodes
 from fhelearn.quantization.conditions import ConditionEncoder
@@ -18,7 +19,7 @@ Grid: TypeAlias = Literal["hidden", "thresholds", "uniform"]
 
 HIDDEN_POINTS = 63
 """Conditions that the client gets per feature, at least, with ``grid="hidden"``: as many as 64 bins have edges. A
-ciphertext bit costs 24 bytes and about 0.16 ms (DESIGN.md, section 6)."""
+ciphertext bit costs 24 bytes and about 0.16 ms of the server."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,12 @@ def encode_thresholds(forest: Forest, conditions: Conditions) -> Encoding:
 
 
 def encode_hidden(forest: Forest, conditions: Conditions, x: FloatArray) -> Encoding:
-    """The model's conditions among decoys: every feature gets at least :data:`HIDDEN_POINTS` thresholds if `x` allows.
+    """The model's conditions among decoys.
 
-    Decoys are evenly spaced among those places between neighbouring values of `x` where the model asks nothing, and of
-    the same kind as the model's thresholds: values of `x` if most of those are, else midpoints.
+    Every feature gets at least :data:`HIDDEN_POINTS` thresholds, and at least as many decoys as it has thresholds of
+    the model, as far as `x` has places for them. Decoys are evenly spaced among the places between neighbouring values
+    of `x` where the model asks nothing. They are of the kind that most of the model's thresholds are: midpoints (of
+    scikit-learn's or LightGBM's kind), values of `x` (as ``x <= v``), or the numbers just below (``x < v``: XGBoost).
 
     Parameters
     ----------
@@ -57,13 +60,12 @@ def encode_hidden(forest: Forest, conditions: Conditions, x: FloatArray) -> Enco
     """
     own = _own_points(forest, conditions)
     values = [np.unique(column[np.isfinite(column)]) for column in forest.missing(x).T]
-    on_values = sum(int(np.isin(points, v).sum()) for points, v in zip(own, values, strict=True))
-    like_values = 2 * on_values > sum(len(points) for points in own)
+    kinds = [[places(v, forest.precision) for v in values] for places in KINDS]
+    alike = [sum(int(np.isin(p, v).sum()) for p, v in zip(own, places, strict=True)) for places in kinds]
     decoys = []
-    for points, v in zip(own, values, strict=True):
-        places = v[:-1] if like_values else _midpoints(v, forest.precision)
+    for points, places in zip(own, kinds[int(np.argmax(alike))], strict=True):
         free = np.setdiff1d(places, points)
-        count = min(max(HIDDEN_POINTS - len(points), 0), len(free))
+        count = min(max(HIDDEN_POINTS - len(points), len(points)), len(free))
         decoys.append(free[np.linspace(0, len(free) - 1, count).round().astype(np.int64)] if count else free[:0])
     return _encoding(forest, conditions, decoys)
 
@@ -81,11 +83,28 @@ def _own_points(forest: Forest, conditions: Conditions) -> list[FloatArray]:
     return [np.unique(conditions.threshold[numerical & (conditions.feature == j)]) for j in range(forest.n_features)]
 
 
+def _values(values: FloatArray, precision: Precision) -> FloatArray:
+    return values[:-1]
+
+
+def _just_below(values: FloatArray, precision: Precision) -> FloatArray:
+    lower = np.nextafter(values[1:].astype(precision), np.array(-np.inf, dtype=precision))
+    return lower.astype(np.float64)
+
+
 def _midpoints(values: FloatArray, precision: Precision) -> FloatArray:
-    """Points between neighbours, in the model's precision; a pair of values too close for one gives its lower value."""
-    middle = (values[:-1] / 2 + values[1:] / 2).astype(precision).astype(np.float64)
-    points: FloatArray = np.unique(np.where((values[:-1] <= middle) & (middle < values[1:]), middle, values[:-1]))
-    return points
+    """Points between neighbours as scikit-learn computes them, rounded down to the model's precision."""
+    return np.unique(canonical_threshold(values[:-1] / 2 + values[1:] / 2, False, precision))
+
+
+def _above_midpoints(values: FloatArray, precision: Precision) -> FloatArray:
+    """Points between neighbours as LightGBM computes them: the numbers just above the middle."""
+    middle = np.nextafter((values[:-1] + values[1:]) / 2, np.inf)
+    return np.unique(canonical_threshold(middle, False, precision))
+
+
+KINDS = (_midpoints, _above_midpoints, _values, _just_below)
+"""Where a library puts thresholds, given the sorted different values of a feature."""
 
 
 def _usual_side(conditions: Conditions, feature: int) -> bool:

@@ -36,11 +36,20 @@ def test_importing_fhelearn_loads_no_heavy_library(library: str, tmp_path: Path)
     assert library not in loaded_by("import fhelearn", tmp_path)
 
 
-@pytest.mark.parametrize("module", ["linear_model", "svm"])
+@pytest.mark.parametrize("module", ["linear_model", "svm", "tree", "ensemble"])
 def test_importing_estimators_loads_neither_torch_nor_concrete(module: str, tmp_path: Path) -> None:
     loaded = loaded_by(f"import fhelearn.{module}", tmp_path)
     assert "sklearn" in loaded
     assert not loaded & {"torch", "concrete", "mlir", "onnx", "xgboost", "lightgbm"}
+
+
+@pytest.mark.parametrize(("module", "other"), [("xgboost", "lightgbm"), ("lightgbm", "xgboost")])
+def test_importing_boosters_loads_neither_torch_nor_concrete_nor_the_other_library(
+    module: str, other: str, tmp_path: Path
+) -> None:
+    loaded = loaded_by(f"import fhelearn.{module}", tmp_path)
+    assert module in loaded
+    assert not loaded & {"torch", "concrete", "mlir", "onnx", other}
 
 
 def test_fit_compile_and_simulate_load_neither_torch_nor_the_tracing_front_end(tmp_path: Path) -> None:

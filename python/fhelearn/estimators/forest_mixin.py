@@ -62,17 +62,15 @@ class FHEForestMixin(FHEMixin):
         grid: Grid = "hidden",
         encoding: EncodingName = "bits",
     ) -> Self:
-        """Turn the fitted model into an integer program and make its circuit.
+        """Turn the fitted model into an integer program and its circuit (from 10,000 lookups on when first used).
 
-        The client encrypts answers to conditions ``feature <= threshold``; the server adds them up to the indices of
-        table lookups, whose results it adds up to one ciphertext per class or target. Nothing is compared under
-        encryption unless `encoding` says so. (Circuits of more than 10,000 lookups are compiled when first used.)
+        The client encrypts answers to ``feature <= threshold``, from which the server computes the indices of table
+        lookups, and from these one ciphertext per class or target.
 
         Parameters
         ----------
         X : array-like of shape (n, n_features), n >= 1
-            Rows like those to come, for instance the training data. Decoys and uniform grids are made from them, and
-            ``n_bits="auto"`` keeps their labels; decisions do not depend on them otherwise.
+            Rows like those to come: decoys and uniform grids are made from them, ``n_bits="auto"`` keeps their labels.
         p_error : float, default=None
             Probability, in [2**-128, 1), that one table lookup goes wrong; None is 2**-40.
         global_p_error : float, default=None
@@ -82,19 +80,17 @@ class FHEForestMixin(FHEMixin):
         grid : {"hidden", "thresholds", "uniform"}, default="hidden"
             Which conditions the client is given, and thereby learns.
 
-            - "hidden": the model's thresholds among as many decoys or more, at least 63 conditions per feature, whether
-              the model uses it or not, as far as `X` has different values. The client is not told which are the
-              model's, nor any leaf value or the shape of a tree. Sets of categories are sent as they are. 24 bytes and
-              about 0.16 ms per condition and row.
-            - "thresholds": the model's thresholds and nothing else. The client learns all of them; the fewest bytes.
+            - "hidden": the model's thresholds among as many decoys or more, at least 63 conditions per feature (if `X`
+              has as many values), used or not. The client is not told which are the model's, nor any leaf or shape of
+              a tree. Sets of categories are sent as they are. 24 bytes and about 0.16 ms per condition and row.
+            - "thresholds": the model's thresholds. The client learns all of them; the fewest bytes.
             - "uniform": ``2**inputs - 1`` evenly spaced points per feature (see `n_bits`), to which the model's
-              thresholds are moved. The client learns the range of each feature only. Decisions are those of the moved
-              thresholds: ``report(X)`` counts the rows that reach other leaves.
+              thresholds are moved. The client learns the range of each feature. ``report(X)`` counts the rows that
+              reach other leaves.
         encoding : {"bits", "digits"}, default="bits"
-            What the client sends: the answers to all conditions of the grid; or, for models with very many features,
-            each feature on the uniform grid as two digits (30 ciphertexts of a feature at 8 bits). From those the
-            server looks up each condition that the model asks, one lookup per distinct condition. The thresholds are
-            moved as with ``grid="uniform"``.
+            What the client sends: the answers to all conditions of the grid; or, for very many features, each feature
+            on the uniform grid as two digits (30 ciphertexts at 8 bits), from which the server looks up each distinct
+            condition of the model, one lookup each.
 
         Returns
         -------
@@ -105,18 +101,20 @@ class FHEForestMixin(FHEMixin):
         sklearn.exceptions.NotFittedError
             Before `fit`.
         LoweringError
-            If the model cannot be represented exactly (a booster that is no sum of trees, a base estimator that is no
-            tree), or no cryptographic parameters exist; says why and what is supported.
+            If the model is not exactly a sum of trees, or no cryptographic parameters exist; says why.
         QuantizationError
             If `n_bits` is not allowed, or a feature has no range.
         ValueError
             If `X` is not what the library's ``predict`` takes, or an argument is not one of those above.
         """
-        check_is_fitted(self)
-        adapter = self._fhe_adapter
         options = CompileOptions(p_error, global_p_error, security_level)
         _check_choice("grid", grid, ("hidden", "thresholds", "uniform"))
         _check_choice("encoding", encoding, ("bits", "digits"))
+        return self._fhe_compile(X, options, grid, encoding)
+
+    def _fhe_compile(self: Self, X: Any, options: CompileOptions, grid: Grid, encoding: EncodingName) -> Self:
+        check_is_fitted(self)
+        adapter = self._fhe_adapter
         bits = parse_forest_bits(self.n_bits)
         forest = adapter.forest(self)
         x = adapter.prepare(self, X)

@@ -96,6 +96,8 @@ class Forest:
         Features of which a value of at most ``ZERO_THRESHOLD`` in magnitude is missing.
     known_categories : mapping of int to frozenset of int
         Per feature (not every feature must be listed) the categories that are not missing.
+    sum_precision : {"float32", "float64"}
+        What the library adds leaf values up in.
     """
 
     trees: tuple[TreeNodes, ...]
@@ -106,6 +108,7 @@ class Forest:
     accepts_nan: bool = False
     zero_is_missing: BoolArray | None = None
     known_categories: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    sum_precision: Precision = "float64"
 
     def __post_init__(self) -> None:
         zero = np.zeros(self.n_features, np.bool_) if self.zero_is_missing is None else self.zero_is_missing
@@ -162,6 +165,20 @@ class Forest:
             points = np.unique(thresholds[(features == feature) & np.isfinite(thresholds)])
             rows[:, feature] = points[np.arange(n) * (2 * feature + 1) % len(points)] if len(points) else 0.0
         return rows
+
+    @property
+    def rounding_bound(self) -> FloatArray:
+        """How far the library's scores may be from exact sums, and float64 ones from either; shape (n_outputs,).
+
+        Adding n numbers has a relative error of at most (n - 1) eps of the sum of their magnitudes (Higham, Accuracy
+        and Stability of Numerical Algorithms, 2002, section 4.2); here for the trees, the base and two roundings more.
+        """
+        magnitude = np.abs(self.base)
+        for tree in self.trees:
+            outputs = slice(tree.first_output, tree.first_output + tree.value.shape[1])
+            magnitude[outputs] += np.abs(tree.value).max(axis=0)
+        eps = float(np.finfo(self.sum_precision).eps) + float(np.finfo(np.float64).eps)
+        return (self.n_trees + 2) * eps * magnitude
 
     def missing(self, x: Any) -> FloatArray:
         """Features as the nodes compare them: rounded to `precision`, and NaN where they count as missing.

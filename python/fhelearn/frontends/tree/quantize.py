@@ -132,11 +132,11 @@ class QuantizedForest:
 
     @property
     def error_bound(self) -> FloatArray:
-        """What quantized leaves can change a score by, at most; shape (n_outputs,)."""
+        """How far a decoded score is from the library's at most: rounded leaves, float sums. Shape (n_outputs,)."""
         bound = np.empty(len(self.complements.kept) + len(self.complements.derived))
         bound[self.complements.kept] = self.leaves.error_bound
         bound[self.complements.derived] = bound[self.complements.partner]
-        return bound
+        return bound + self.forest.rounding_bound
 
 
 def quantize_forest(forest: Forest, x: FloatArray, options: ForestOptions) -> QuantizedForest:

@@ -18,6 +18,7 @@ leaves. Node numbers are XGBoost's own.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,8 @@ def forest_from_xgboost(booster: Booster, n_iterations: int | None = None) -> Fo
     except TreeliteError as error:
         reason = str(error).splitlines()[0]
         raise LoweringError(f"XGBoost: treelite cannot read this booster: {reason}") from error
-    return forest_from_treelite(model, precision="float32", accepts_nan=True, base=base)
+    forest = forest_from_treelite(model, precision="float32", accepts_nan=True, base=base)
+    return replace(forest, sum_precision="float32")
 
 
 def base_margin(booster: Booster) -> FloatArray:

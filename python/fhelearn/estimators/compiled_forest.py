@@ -46,6 +46,7 @@ class CompiledForest(CompiledModel):
 
     def scores(self, x: FloatArray, fhe: str, n_jobs: int | None = None, progress: bool | None = None) -> FloatArray:
         """Scores of prepared rows, "simulate"d or "execute"d. Returns float64, shape (n, n_outputs)."""
+        self.quantized.check(x)
         if fhe == "simulate":
             return self.quantized.decode(self.simulate(x, n_jobs=n_jobs))
         integers = self.execute(self.quantized.encode(x), n_jobs=n_jobs, progress=progress)

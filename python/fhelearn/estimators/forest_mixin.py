@@ -120,7 +120,7 @@ class FHEForestMixin(FHEMixin):
         x = adapter.prepare(self, X)
         if not len(x):
             raise ValueError("compile needs at least one row, got X with 0 rows")
-        wanted = ForestOptions(bits.leaves or MAX_BITS, bits.inputs, grid, encoding)
+        wanted = ForestOptions(bits.leaves or MAX_BITS, bits.inputs, grid, encoding, is_regressor(self))
         if bits.leaves is None:
             wanted = replace(wanted, leaf_bits=self._fhe_fewest_bits(place(forest, x, wanted)[0], x))
         quantized = quantize_forest(forest, x, wanted)
@@ -140,9 +140,14 @@ class FHEForestMixin(FHEMixin):
         leaves = build_engine(native_forest(forest, zeros)).apply(x)
         expected = self._fhe_labels(forest.sums(leaves))
         for bits in range(MIN_BITS, MAX_BITS + 1):
-            if np.array_equal(self._fhe_labels(rounded_scores(forest, leaves, bits)), expected):
+            changed = self._fhe_labels(rounded_scores(forest, leaves, bits)) != expected
+            if not changed.any():
                 return bits
-        return MAX_BITS
+        rows = int(changed.reshape(len(x), -1).any(axis=1).sum())
+        raise QuantizationError(
+            f'n_bits="auto": even {MAX_BITS} bits change the labels of {rows} of {len(x)} rows, whose scores hardly '
+            f"differ; give an int (the default is {FOREST_BITS.default})"
+        )
 
     def _fhe_labels(self, scores: FloatArray) -> Any:
         adapter = self._fhe_adapter
@@ -180,14 +185,16 @@ class FHEForestMixin(FHEMixin):
             0 or 1.
         """
         compiled: CompiledForest = self._fhe_state()
-        return compiled.quantized.encode(self._fhe_adapter.prepare(self, X))
+        x = self._fhe_adapter.prepare(self, X)
+        compiled.quantized.check(x)
+        return compiled.quantized.encode(x)
 
     def dequantize_output(self, q: IntArray) -> FloatArray:
         """The float scores (sums of leaf values) that decrypted integers stand for.
 
         Parameters
         ----------
-        q : ndarray of int64, shape (n, outputs of the program)
+        q : ndarray of integers, shape (n, outputs of the program)
 
         Returns
         -------

@@ -35,7 +35,7 @@ class LinearReport:
         Share of rows, 0 to 1, on which the quantized model gives the float model's label (classifiers and outlier
         detectors).
     max_error : float or None
-        Largest absolute difference between quantized and float predictions, divided by the range of the target (of the
+        Largest absolute difference between quantized and float predictions, divided by the range of its target (of the
         float predictions if `y` is not given). Regressors only.
     metric : str or None
         What the next two figures are: scikit-learn's ``score`` of the class. None for a subclass that overrides it.
@@ -135,9 +135,9 @@ def accuracy_figures(estimator: Any, X: Any, y: Any, answered: Any, view: Any, s
     expected, answered = np.asarray(estimator.predict(X)), np.asarray(answered)
     figures: dict[str, Any] = {}
     if is_regressor(estimator):
-        span = float(np.ptp(expected if y is None else np.asarray(y, dtype=np.float64)))
-        error = float(np.abs(answered - expected).max())
-        figures["max_error"] = error / span if span > 0 else error
+        span = np.ptp(expected if y is None else np.asarray(y, dtype=np.float64), axis=0)
+        error = np.abs(answered - expected).max(axis=0)
+        figures["max_error"] = float(np.max(error / np.where(span > 0, span, 1.0)))
     else:
         same = answered == expected
         figures["label_agreement"] = float(np.mean(same.all(axis=1) if same.ndim == 2 else same))

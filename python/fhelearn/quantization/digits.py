@@ -87,9 +87,7 @@ class DigitEncoder:
             raise ValueError(f"x must have shape (n, {len(self.grid)}), got {x.shape}")
         if np.isnan(x).any():
             row, column = np.argwhere(np.isnan(x))[0]
-            raise ValueError(
-                f'x holds NaN in row {row}, column {column}; digits have none, use encoding="bits" for missing values'
-            )
+            raise ValueError(f"x holds NaN in row {row}, column {column}, which digits do not encode")
         bits = np.empty((len(x), len(self.grid), self.n_high + self.n_low), dtype=np.int64)
         for column, points in enumerate(self.grid):
             high, low = divmod(np.searchsorted(points, x[:, column], side="left"), self.n_low + 1)

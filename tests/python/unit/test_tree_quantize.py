@@ -8,7 +8,14 @@ import pytest
 from fhelearn.exceptions import LoweringError, QuantizationError
 from fhelearn.frontends.tree.conditions import ask
 from fhelearn.frontends.tree.forest import Forest, TreeNodes
-from fhelearn.frontends.tree.grid import HIDDEN_POINTS, encode_hidden, encode_thresholds, snap, uniform_grid
+from fhelearn.frontends.tree.grid import (
+    HIDDEN_POINTS,
+    encode_hidden,
+    encode_thresholds,
+    native_encoder,
+    snap,
+    uniform_grid,
+)
 from fhelearn.frontends.tree.leaves import quantize_leaves, without_complements
 from fhelearn.frontends.tree.quantize import ForestOptions, quantize_forest
 from fhelearn.ir import evaluate
@@ -37,39 +44,74 @@ def forest_of(*trees: TreeNodes, n_features: int = 1, base: float = 0.0) -> Fore
 
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("n_bits", [1, 2, 5, 8, 16])
-def test_integer_leaves_are_within_half_a_step_and_the_bound_is_the_sum_of_the_worst(seed: int, n_bits: int) -> None:
+@pytest.mark.parametrize("separate", [False, True])
+def test_integer_leaves_are_within_half_a_step_and_the_bound_is_the_sum_of_the_worst(
+    seed: int, n_bits: int, separate: bool
+) -> None:
     forest = random_forest(seed, n_trees=5)
-    leaves = quantize_leaves(forest, n_bits)
+    leaves = quantize_leaves(forest, n_bits, separate)
+    assert separate or len(set(leaves.scale.tolist())) == 1
+    x = rows_for(forest, seed, 200, "float64")
+    reached = forest.apply(x)
+    sums = np.zeros((len(x), forest.n_outputs), dtype=np.int64)
     worst = np.zeros(forest.n_outputs)
-    total = forest.base.copy()
-    for tree, q in zip(forest.trees, leaves.values, strict=True):
-        leaf = tree.feature < 0
+    for t, (tree, q) in enumerate(zip(forest.trees, leaves.values, strict=True)):
+        outputs = slice(tree.first_output, tree.first_output + q.shape[1])
         assert q.min() >= 0
         assert q.max() < 2**n_bits
-        least = tree.value[leaf].min(axis=0)
-        error = np.abs(least + q * leaves.scale - tree.value)[leaf]
-        assert (error <= leaves.scale * (0.5 + 1e-9)).all()
-        outputs = slice(tree.first_output, tree.first_output + tree.value.shape[1])
-        worst[outputs] += error.max(axis=0)
-        total[outputs] += least
-    np.testing.assert_allclose(leaves.error_bound, worst, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(leaves.offset, total, rtol=1e-12, atol=1e-12)
+        sums[:, outputs] += q[reached[:, t]]
+        leaf = tree.feature < 0
+        steps = (tree.value[leaf] - tree.value[leaf].min()) / leaves.scale[outputs] - q[leaf]
+        steps -= np.round(steps.mean(axis=0)) if separate else 0  # targets are counted from their own least
+        assert (np.abs(steps) <= 1 if separate else np.abs(steps) <= 0.5 + 1e-9).all()
+        worst[outputs] += 0.5 * leaves.scale[outputs]
+    scores = (sums + leaves.shift) * leaves.scale + leaves.offset
+    rounding = 1e-12 * (1 + np.abs(scores))
+    assert (np.abs(scores - forest.sums(reached)) <= leaves.error_bound + rounding).all()
+    assert (leaves.error_bound <= worst * (1 + 1e-9)).all()
 
 
 def test_votes_and_counts_are_represented_exactly_with_the_bits_that_they_need() -> None:
     leaves = quantize_leaves(forest_of(stump([[0.0], [1.0]]), stump([[3.0], [0.0]])), 8)
-    assert (leaves.n_bits, leaves.scale, leaves.error_bound.tolist()) == (2, 1.0, [0.0])
+    assert (leaves.n_bits, leaves.scale.tolist(), leaves.error_bound.tolist()) == (2, [1.0], [0.0])
 
 
 def test_the_middle_between_least_and_greatest_is_represented_exactly() -> None:
-    tree = stump([[0.123456], [1.0]])
-    half = TreeNodes(**{**tree.__dict__, "value": np.array([[0.0], [0.0], [1.0]])})
-    forest = forest_of(half, stump([[0.5], [0.1234567]]))
-    q = quantize_leaves(forest, 8).values
-    assert q[0][2, 0] == 254
-    probability = TreeNodes(**{**tree.__dict__, "value": np.array([[0.0], [0.5], [0.987654321]])})
-    leaves = quantize_leaves(forest_of(half, probability), 8)
-    assert leaves.values[0].max() % 2 == 0
+    forest = forest_of(stump([[0.0], [1.0]]), stump([[0.5], [0.0]]), stump([[0.123456], [0.0]]))
+    leaves = quantize_leaves(forest, 8)
+    assert [q[:, 0].tolist() for q in leaves.values[:2]] == [[0, 0, 254], [0, 127, 0]]
+
+
+def test_targets_of_unlike_units_keep_their_resolution_and_classes_share_a_scale() -> None:
+    forest = forest_of(stump([[0.0, 1e6], [1.0, 0.0]]), stump([[0.3, 1e5], [0.1, 0.0]]))
+    assert quantize_leaves(forest, 8).scale.tolist() == [1e6 / 254] * 2
+    separate = quantize_leaves(forest, 8, separate=True)
+    assert separate.scale.tolist() == [0.1, 1e5]
+    assert separate.error_bound.max() < 1e-9
+
+
+@pytest.mark.parametrize("trees", [1, 3, 7, 10])
+@pytest.mark.parametrize("rows", [5, 7, 31])
+def test_equal_scores_of_classes_decode_to_equal_numbers(trees: int, rows: int) -> None:
+    """Probabilities k / rows of three classes whose sums tie in another way in every tree."""
+    ways = [[2 / rows, 2 / rows, (rows - 4) / rows], [1 / rows, 1 / rows, (rows - 2) / rows]]
+    forest = forest_of(*(stump([ways[t % 2], [0.0, 1.0, 0.0]]) for t in range(trees)))
+    _, complements = without_complements(forest)
+    leaves = quantize_leaves(forest, 8)
+    sums = np.sum([q[1] for q in leaves.values], axis=0, keepdims=True)
+    scores = complements.decode(sums, leaves)
+    assert scores[0, 0] == scores[0, 1]
+
+
+@pytest.mark.parametrize("rows", [2, 6, 10, 30, 62, 254, 1000])
+def test_probabilities_of_two_classes_that_are_equal_decode_to_equal_numbers(rows: int) -> None:
+    half = rows // 2 / rows
+    forest = forest_of(*(stump([[half, 1 - half], [1 / rows, 1 - 1 / rows]]) for _ in range(7)))
+    kept, complements = without_complements(forest)
+    leaves = quantize_leaves(kept, 8)
+    sums = np.sum([q[1] for q in leaves.values], axis=0, keepdims=True)
+    scores = complements.decode(sums, leaves)
+    assert scores[0, 0] == scores[0, 1]
 
 
 def test_leaves_whose_range_overflows_are_refused() -> None:
@@ -79,15 +121,17 @@ def test_leaves_whose_range_overflows_are_refused() -> None:
 
 def test_leaves_of_a_denormal_range_keep_their_order() -> None:
     leaves = quantize_leaves(forest_of(stump([[0.0], [5e-324]])), 8)
-    assert leaves.values[0][:, 0].tolist() == [0, 0, 1]
+    assert leaves.values[0][1, 0] < leaves.values[0][2, 0]
 
 
 def test_probabilities_of_two_classes_are_evaluated_once() -> None:
-    forest = forest_of(stump([[0.25, 0.75], [0.6, 0.4]]), stump([[0.1, 0.9], [1.0, 0.0]]))
+    forest = forest_of(stump([[0.25, 0.75], [0.5, 0.5]]), stump([[0.0, 1.0], [1.0, 0.0]]))
     kept, complements = without_complements(forest)
     assert kept.n_outputs == 1
-    assert (complements.kept.tolist(), complements.derived.tolist()) == ([1], [0])
-    np.testing.assert_array_equal(complements.expand(np.array([[1.65]])), [[2.0 - 1.65, 1.65]])
+    assert (complements.kept.tolist(), complements.derived.tolist(), complements.total.tolist()) == ([1], [0], [2.0])
+    leaves = quantize_leaves(kept, 8)
+    sums = np.array([[leaves.values[0][1, 0] + leaves.values[1][2, 0]]])
+    assert complements.decode(sums, leaves).tolist() == [[1.25, 0.75]]
 
 
 def test_outputs_that_are_not_complementary_are_all_evaluated() -> None:
@@ -98,13 +142,21 @@ def test_outputs_that_are_not_complementary_are_all_evaluated() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_hidden_grids_answer_the_models_conditions_among_others(seed: int) -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+def test_sent_bits_add_up_to_the_answers_of_the_nodes_and_tell_no_side(seed: int, hidden: bool) -> None:
     forest = random_forest(seed, n_trees=4)
     conditions = ask(forest).conditions
     x = rows_for(forest, seed, 300, "float32")
-    hidden, plain = encode_hidden(forest, conditions, x), encode_thresholds(forest, conditions)
-    assert np.array_equal(hidden.encoder.encode(x)[:, hidden.columns], plain.encoder.encode(x)[:, plain.columns])
-    assert len(set(hidden.columns.tolist())) == len(conditions)
+    encoding = encode_hidden(forest, conditions, x) if hidden else encode_thresholds(forest, conditions)
+    bits = encoding.encoder.encode(x)
+    missing = np.where(encoding.present >= 0, 1 - bits[:, np.maximum(encoding.present, 0)], 0)
+    answers = native_encoder(forest, conditions).encode(x)
+    assert np.array_equal(bits[:, encoding.columns] + missing, answers)
+    if hidden:
+        encoder = encoding.encoder
+        assert not encoder.nan_true.any()
+        sent = list(zip(encoder.feature.tolist(), encoder.threshold, encoder.members, strict=True))
+        assert len(set(sent)) == len(sent)
 
 
 def test_hidden_grids_give_every_feature_that_varies_as_many_thresholds() -> None:
@@ -165,7 +217,7 @@ def test_digits_compare_every_number_with_every_grid_point(bit_width: int) -> No
 
 def test_digits_refuse_missing_values_and_other_shapes() -> None:
     encoder = DigitEncoder(np.zeros((2, 3)), 2, "float32")
-    with pytest.raises(ValueError, match=r'row 1, column 0.*encoding="bits"'):
+    with pytest.raises(ValueError, match="row 1, column 0, which digits do not encode"):
         encoder.encode(np.array([[0.0, 0.0], [np.nan, 0.0]]))
     with pytest.raises(ValueError, match=r"shape \(n, 2\), got \(1, 3\)"):
         encoder.encode(np.zeros((1, 3)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -22,33 +23,58 @@ HIDDEN_POINTS = 63
 ciphertext bit costs 24 bytes and about 0.16 ms of the server."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Encoding:
     """What the client encrypts, and where the model's conditions are in it.
+
+    Among decoys no bit is 1 for a missing value. A condition that holds for missing values too is the sum of its bit
+    and of "the feature is missing", which is 1 less the bit "the feature is present" (``x <= inf``): so what is sent
+    does not tell where the model's nodes send missing values.
 
     Attributes
     ----------
     encoder : ConditionEncoder
     columns : ndarray of int64, shape (n_conditions,)
         Position of each of the model's conditions among the encoder's bits.
+    present : ndarray of int64, shape (n_conditions,)
+        Position of the bit that says whether its feature is present, to be subtracted from 1 and added; -1 where
+        nothing is to be added.
     """
 
     encoder: ConditionEncoder
     columns: IntArray
+    present: IntArray
+
+
+def native_encoder(forest: Forest, conditions: Conditions) -> ConditionEncoder:
+    """The conditions as the nodes ask them, for evaluation in the clear."""
+    assert forest.zero_is_missing is not None
+    return ConditionEncoder(
+        n_features=forest.n_features,
+        precision=forest.precision,
+        feature=conditions.feature,
+        threshold=conditions.threshold,
+        members=conditions.members,
+        nan_true=conditions.nan_true,
+        zero_is_missing=forest.zero_is_missing,
+        known_categories=forest.known_categories,
+    )
 
 
 def encode_thresholds(forest: Forest, conditions: Conditions) -> Encoding:
-    """The model's own conditions and nothing else."""
-    return _encoding(forest, conditions, [np.empty(0)] * forest.n_features)
+    """The model's own conditions and nothing else, each with its side of missing values."""
+    nowhere = np.full(len(conditions), -1, dtype=np.int64)
+    return Encoding(native_encoder(forest, conditions), np.arange(len(conditions)), nowhere)
 
 
 def encode_hidden(forest: Forest, conditions: Conditions, x: FloatArray) -> Encoding:
     """The model's conditions among decoys.
 
     Every feature gets at least :data:`HIDDEN_POINTS` thresholds, and at least as many decoys as it has thresholds of
-    the model, as far as `x` has places for them. Decoys are evenly spaced among the places between neighbouring values
-    of `x` where the model asks nothing. They are of the kind that most of the model's thresholds are: midpoints (of
+    the model, as far as `x` has places for them. Decoys are drawn from the places between neighbouring values of `x`
+    where the model asks nothing. They are of the kind that most of the model's thresholds are: midpoints (of
     scikit-learn's or LightGBM's kind), values of `x` (as ``x <= v``), or the numbers just below (``x < v``: XGBoost).
+    The draw is seeded by the model's leaf values: the same for the same model, and unknown to the client.
 
     Parameters
     ----------
@@ -62,19 +88,27 @@ def encode_hidden(forest: Forest, conditions: Conditions, x: FloatArray) -> Enco
     values = [np.unique(column[np.isfinite(column)]) for column in forest.missing(x).T]
     kinds = [[places(v, forest.precision) for v in values] for places in KINDS]
     alike = [sum(int(np.isin(p, v).sum()) for p, v in zip(own, places, strict=True)) for places in kinds]
+    rng = _secret_generator(forest)
     decoys = []
     for points, places in zip(own, kinds[int(np.argmax(alike))], strict=True):
         free = np.setdiff1d(places, points)
         count = min(max(HIDDEN_POINTS - len(points), len(points)), len(free))
-        decoys.append(free[np.linspace(0, len(free) - 1, count).round().astype(np.int64)] if count else free[:0])
-    return _encoding(forest, conditions, decoys)
+        decoys.append(rng.choice(free, count, replace=False) if count else free[:0])
+    return _encoding(forest, conditions, decoys, np.arange(forest.n_features if forest.accepts_nan else 0))
+
+
+def _secret_generator(forest: Forest) -> np.random.Generator:
+    digest = hashlib.sha256()
+    for tree in forest.trees:
+        digest.update(np.ascontiguousarray(tree.value).tobytes())
+    return np.random.default_rng(int.from_bytes(digest.digest(), "big"))
 
 
 def encode_grid(forest: Forest, conditions: Conditions, grid: FloatArray) -> Encoding:
     """All points of a grid; `forest` is one that was snapped to it. grid: shape (n_features, points)."""
     own = _own_points(forest, conditions)
     decoys = [np.setdiff1d(points, asked) for points, asked in zip(grid, own, strict=True)]
-    return _encoding(forest, conditions, decoys)
+    return _encoding(forest, conditions, decoys, np.empty(0, dtype=np.int64))
 
 
 def _own_points(forest: Forest, conditions: Conditions) -> list[FloatArray]:
@@ -99,7 +133,9 @@ def _midpoints(values: FloatArray, precision: Precision) -> FloatArray:
 
 def _above_midpoints(values: FloatArray, precision: Precision) -> FloatArray:
     """Points between neighbours as LightGBM computes them: the numbers just above the middle."""
-    middle = np.nextafter((values[:-1] + values[1:]) / 2, np.inf)
+    with np.errstate(over="ignore"):
+        middle = (values[:-1] + values[1:]) / 2
+    middle = np.nextafter(middle[np.isfinite(middle)], np.inf)
     return np.unique(canonical_threshold(middle, False, precision))
 
 
@@ -107,37 +143,44 @@ KINDS = (_midpoints, _above_midpoints, _values, _just_below)
 """Where a library puts thresholds, given the sorted different values of a feature."""
 
 
-def _usual_side(conditions: Conditions, feature: int) -> bool:
-    """Where most of a feature's conditions send missing values, so that decoys do the same."""
-    sides = conditions.nan_true[conditions.feature == feature]
-    return bool(2 * int(sides.sum()) > len(sides))
+def _encoding(forest: Forest, conditions: Conditions, decoys: Sequence[FloatArray], may_miss: IntArray) -> Encoding:
+    """The encoder of all conditions, in an order that tells nothing: by feature and threshold, then by categories.
 
-
-def _encoding(forest: Forest, conditions: Conditions, decoys: Sequence[FloatArray]) -> Encoding:
-    """The encoder of all conditions, sorted by feature and threshold so that the order tells nothing.
-
-    `decoys` holds thresholds per feature.
+    `decoys` holds thresholds per feature; the features `may_miss` get a bit that says whether they are present.
     """
-    counts = [len(points) for points in decoys]
-    features = np.concatenate([conditions.feature, np.repeat(np.arange(forest.n_features), counts)])
-    thresholds = np.concatenate([conditions.threshold, *decoys])
-    usual = [_usual_side(conditions, feature) for feature in range(forest.n_features)]
-    sides = np.concatenate([conditions.nan_true, np.repeat(usual, counts)])
-    members = (*conditions.members, *[None] * sum(counts))
-    categorical = np.array([m is not None for m in members], dtype=np.bool_)
-    order = np.lexsort((sides, thresholds, categorical, features))
+    keys = {
+        *zip(conditions.feature.tolist(), conditions.threshold.tolist(), map(_sorted, conditions.members), strict=True),
+        *((feature, threshold, None) for feature, points in enumerate(decoys) for threshold in points.tolist()),
+        *((feature, np.inf, None) for feature in may_miss.tolist()),
+    }
+    order = sorted(keys, key=lambda key: (key[0], key[2] is not None, key[1], key[2] or ()))
+    position = {key: index for index, key in enumerate(order)}
+    columns = [
+        position[key]
+        for key in zip(
+            conditions.feature.tolist(), conditions.threshold.tolist(), map(_sorted, conditions.members), strict=True
+        )
+    ]
+    present = [
+        position[feature, np.inf, None] if nan else -1
+        for feature, nan in zip(conditions.feature.tolist(), conditions.nan_true.tolist(), strict=True)
+    ]
     assert forest.zero_is_missing is not None
     encoder = ConditionEncoder(
         n_features=forest.n_features,
         precision=forest.precision,
-        feature=features[order],
-        threshold=thresholds[order],
-        members=tuple(members[i] for i in order),
-        nan_true=sides[order],
+        feature=np.array([feature for feature, _, _ in order], dtype=np.int64),
+        threshold=np.array([threshold for _, threshold, _ in order], dtype=np.float64),
+        members=tuple(None if members is None else frozenset(members) for _, _, members in order),
+        nan_true=np.zeros(len(order), dtype=np.bool_),
         zero_is_missing=forest.zero_is_missing,
         known_categories=forest.known_categories,
     )
-    return Encoding(encoder, np.argsort(order)[: len(conditions)].astype(np.int64))
+    return Encoding(encoder, np.array(columns, dtype=np.int64), np.array(present, dtype=np.int64))
+
+
+def _sorted(members: frozenset[int] | None) -> tuple[int, ...] | None:
+    return None if members is None else tuple(sorted(members))
 
 
 def uniform_grid(forest: Forest, x: FloatArray, bit_width: int) -> FloatArray:
@@ -174,7 +217,7 @@ def uniform_grid(forest: Forest, x: FloatArray, bit_width: int) -> FloatArray:
 
 
 def snap(forest: Forest, grid: FloatArray, x: FloatArray) -> Forest:
-    """The forest with every threshold moved to a point of `grid`.
+    """The forest with every threshold moved to a point of `grid`; it takes no missing values.
 
     Of the two points around a threshold the one is taken that moves no value of `x` to its other side; if that is true
     of both or of none, the nearer one, or the lower of two as near.
@@ -190,15 +233,18 @@ def snap(forest: Forest, grid: FloatArray, x: FloatArray) -> Forest:
     Raises
     ------
     LoweringError
-        If the forest asks for categories, which have no place on a grid.
+        If the forest asks for categories or takes zeros for missing, which have no place on a grid.
     """
-    if forest.category_sets:
+    assert forest.zero_is_missing is not None
+    asks = "asks for categories" if forest.category_sets else "takes zeros for missing values"
+    if forest.category_sets or forest.zero_is_missing.any():
         raise LoweringError(
-            'this model asks for categories, which have no place on a uniform grid; use grid="thresholds" or '
-            'grid="hidden" with encoding="bits"'
+            f'this model {asks}, which have no place on a uniform grid; use grid="thresholds" or grid="hidden" with '
+            'encoding="bits"'
         )
     values = [np.unique(column[np.isfinite(column)]) for column in forest.missing(x).T]
-    return replace(forest, trees=tuple(_snap_tree(tree, grid, values) for tree in forest.trees))
+    trees = tuple(_snap_tree(tree, grid, values) for tree in forest.trees)
+    return replace(forest, trees=trees, accepts_nan=False)
 
 
 def _snap_tree(tree: TreeNodes, grid: FloatArray, values: Sequence[FloatArray]) -> TreeNodes:

@@ -1,9 +1,12 @@
-"""Leaf values as integers: one scale for the whole forest.
+"""Leaf values as integers, and sums of them as scores again.
 
-A tree's values are counted from their least, ``q = rint((value - least) / scale)``, so that every tree fits the same
-`n_bits` and the sum of the offsets is the decoder's. Where all values lie on a lattice that fits (votes, counts), its
-step is the scale and nothing is lost. Otherwise the number of steps is even, so that the middle between the least and
-the greatest value, where a probability of a half lies, is represented exactly.
+Outputs that are compared with each other (the scores of classes) share one scale, and a tree's values of them are
+counted from their least, ``q = rint((value - least) / scale)``: equal values stay equal, so that ties stay ties.
+Targets of a regression have a scale each, for their units may differ.
+
+Where all values lie on a lattice that fits `n_bits` (votes, counts, probabilities of few rows), its step is the scale
+and nothing is lost. Otherwise the number of steps is even, so that the middle between the least and the greatest value,
+where a probability of a half lies, is represented exactly.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ from fhelearn.typing import FloatArray, IntArray
 MIN_BITS, MAX_BITS = 1, 16
 """Bits of a leaf value. With 16 the rounding is 1.5e-5 of the widest tree's range; more have hardly any parameters."""
 
-_LATTICE_VALUES = 1024
-"""More distinct values than this are not tested for lying on a lattice: a lattice of 2**10 steps holds fewer."""
+_LATTICE_VALUES, _LATTICE_STEPS = 1024, 4096
+"""Lattices of more steps are not looked for, nor where there are more distinct values: little would be gained."""
 
 _LATTICE_ERROR = 1e-9
 """Distance from a lattice, in steps, that float64 rounding explains for values of up to 1e6 steps."""
@@ -31,30 +34,33 @@ _COMPLEMENT_ERROR = 1e-14
 
 @dataclass(frozen=True, eq=False)
 class IntegerLeaves:
-    """Integer leaf values of some outputs of a forest.
+    """Integer leaf values of a forest: ``score = (sum of values + shift) * scale + offset``.
 
     Attributes
     ----------
     values : tuple of ndarray of int64, each (n_nodes, width)
-        Per tree; 0 at inner nodes.
-    scale : float
-        Of all trees and outputs.
+        Per tree; 0 at inner nodes, else not negative.
+    scale : ndarray of float64, shape (n_outputs,)
+        Positive.
+    shift : ndarray of int64, shape (n_outputs,)
     offset : ndarray of float64, shape (n_outputs,)
-        Sum of the trees' least values, and the base score.
     error_bound : ndarray of float64, shape (n_outputs,)
-        The scores of no row are further than this from the float ones (exact up to the rounding of float64 sums).
-    n_bits : int
-        Bits of the largest value.
+        The scores of no row are further than this from the exact sums of the float values.
     """
 
     values: tuple[IntArray, ...]
-    scale: float
+    scale: FloatArray
+    shift: IntArray
     offset: FloatArray
     error_bound: FloatArray
-    n_bits: int
+
+    @property
+    def n_bits(self) -> int:
+        """Bits of the largest value."""
+        return max(max(int(q.max()) for q in self.values).bit_length(), 1)
 
 
-def quantize_leaves(forest: Forest, n_bits: int) -> IntegerLeaves:
+def quantize_leaves(forest: Forest, n_bits: int, separate: bool = False) -> IntegerLeaves:
     """Round leaf values to integers.
 
     Parameters
@@ -62,47 +68,76 @@ def quantize_leaves(forest: Forest, n_bits: int) -> IntegerLeaves:
     forest : Forest
     n_bits : int
         1 to 16.
+    separate : bool, default=False
+        Whether each output has a scale of its own; else all share one.
 
     Raises
     ------
     LoweringError
         If the range of a tree's values overflows float64.
     """
-    least = [tree.value[tree.feature < 0].min(axis=0) for tree in forest.trees]
-    greatest = [tree.value[tree.feature < 0].max(axis=0) for tree in forest.trees]
+    n = forest.n_outputs
+    values = [np.zeros(tree.value.shape, dtype=np.int64) for tree in forest.trees]
+    scale, offset, error = np.ones(n), forest.base.copy(), np.zeros(n)
+    shift = np.zeros(n, dtype=np.int64)
+    for group in np.arange(n)[:, np.newaxis] if separate else [np.arange(n)]:
+        parts = [_part(tree, group) for tree in forest.trees]
+        step, absolute = _step([part for part in parts if part.size], n_bits)
+        scale[group] = step
+        for tree, part, q in zip(forest.trees, parts, values, strict=True):
+            if not part.size:
+                continue
+            columns = np.flatnonzero(np.isin(_outputs(tree), group))
+            least = float(part.min())
+            rounded = np.rint((part - least) / step).astype(np.int64)
+            q[np.ix_(np.flatnonzero(tree.feature < 0), columns)] = rounded
+            places = tree.first_output + columns
+            error[places] += np.abs(part - least - rounded * step).max(axis=0)
+            if absolute:
+                shift[places] += round(least / step)
+            else:
+                offset[places] += least
+    return IntegerLeaves(tuple(values), scale, shift, offset, error)
+
+
+def _outputs(tree: TreeNodes) -> IntArray:
+    """The output of each column of a tree's values."""
+    return np.arange(tree.first_output, tree.first_output + tree.value.shape[1])
+
+
+def _part(tree: TreeNodes, group: IntArray) -> FloatArray:
+    """Values of the leaves for those outputs of `group` that the tree adds to, shape (n_leaves, columns)."""
+    return tree.value[tree.feature < 0][:, np.isin(_outputs(tree), group)]
+
+
+def _step(parts: list[FloatArray], n_bits: int) -> tuple[float, bool]:
+    """The scale of one group's values, by tree, and whether they all are multiples of it."""
     with np.errstate(over="ignore"):
-        reach = max(float((high - low).max()) for low, high in zip(least, greatest, strict=True))
+        reach = max((float(np.ptp(part)) for part in parts), default=0.0)
     if not np.isfinite(reach):
         raise LoweringError("the range of a tree's leaf values overflows float64; rescale the target")
-    scale = reach / _steps(forest, least, reach, n_bits) if reach > 0 else 1.0
-    if scale == 0:
-        scale = reach  # a range of denormal numbers: fewer steps than asked for
-    values = []
-    offset, error = forest.base.copy(), np.zeros(forest.n_outputs)
-    for tree, low in zip(forest.trees, least, strict=True):
-        leaf = tree.feature < 0
-        q = np.where(leaf[:, np.newaxis], np.rint((tree.value - low) / scale), 0.0)
-        values.append(q.astype(np.int64))
-        outputs = slice(tree.first_output, tree.first_output + tree.value.shape[1])
-        offset[outputs] += low
-        error[outputs] += np.abs(tree.value - low - q * scale)[leaf].max(axis=0)
-    largest = max(int(q.max()) for q in values)
-    return IntegerLeaves(tuple(values), scale, offset, error, max(largest.bit_length(), 1))
+    if reach == 0:
+        return 1.0, False
+    most = 2**n_bits - 1
+    places, counted = _distinct(parts, reach)
+    for values, absolute in ((places, True), (counted, False)):
+        for steps in range(1, min(most, _LATTICE_STEPS) + 1) if len(values) else ():
+            scaled = values * steps
+            if np.abs(scaled - np.rint(scaled)).max() <= _LATTICE_ERROR:
+                return reach / steps or reach, absolute
+    return reach / max(most - most % 2, 1) or reach, False  # denormal ranges have fewer steps than asked for
 
 
-def _steps(forest: Forest, least: list[FloatArray], reach: float, n_bits: int) -> int:
-    """Number of steps of the widest tree's range."""
-    most: int = 2**n_bits - 1
-    distinct: FloatArray = np.zeros(0)
-    for tree, low in zip(forest.trees, least, strict=True):
-        distinct = np.union1d(distinct, ((tree.value - low) / reach)[tree.feature < 0])
-        if len(distinct) > _LATTICE_VALUES:
-            return max(most - most % 2, 1)
-    for steps in range(1, most + 1):
-        places = distinct * steps
-        if np.abs(places - np.rint(places)).max() <= _LATTICE_ERROR:
-            return steps
-    return max(most - most % 2, 1)
+def _distinct(parts: list[FloatArray], reach: float) -> tuple[FloatArray, FloatArray]:
+    """Different values in units of `reach`, and the same counted from each tree's least; empty where there are many."""
+    places, counted = np.zeros(0), np.zeros(0)
+    for part in parts:
+        places = np.union1d(places, part / reach)
+        counted = np.union1d(counted, (part - part.min()) / reach)
+        if len(counted) > _LATTICE_VALUES:
+            return np.zeros(0), np.zeros(0)
+    large = len(places) > _LATTICE_VALUES or np.abs(places).max() > 1 / _LATTICE_ERROR
+    return np.zeros(0) if large else places, counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,51 +147,64 @@ class Complements:
     Attributes
     ----------
     kept : ndarray of int64
-        Outputs that must be evaluated.
-    derived, partner : ndarray of int64
+        Outputs that must be evaluated: the partners, or all where none is derived.
+    derived : ndarray of int64
+        The output before each partner.
     total : ndarray of float64
     """
 
     kept: IntArray
     derived: IntArray
-    partner: IntArray
     total: FloatArray
 
-    def expand(self, scores: FloatArray) -> FloatArray:
-        """All outputs from those kept. scores: float64, shape (n, len(kept)). Returns shape (n, n_outputs)."""
-        result = np.empty((len(scores), len(self.kept) + len(self.derived)))
-        result[:, self.kept] = scores
-        result[:, self.derived] = self.total - result[:, self.partner]
-        return result
+    def decode(self, sums: IntArray, leaves: IntegerLeaves) -> FloatArray:
+        """All scores, from sums of integer leaf values of the outputs kept.
+
+        Complementary scores are counted from their middle, ``total / 2``, in half steps, so that where they are equal
+        in the model they are equal.
+
+        sums: int64, shape (n, len(kept)). Returns float64, shape (n, len(kept) + len(derived)).
+        """
+        counts = sums + leaves.shift
+        if not len(self.derived):
+            plain: FloatArray = counts * leaves.scale + leaves.offset
+            return plain
+        half = leaves.scale / 2
+        middle = (self.total / 2 - leaves.offset) / half
+        whole = np.rint(middle)
+        middle = np.where(np.abs(middle - whole) <= _LATTICE_ERROR * (1 + np.abs(middle)), whole, middle)
+        from_middle = (2 * counts - middle) * half
+        scores = np.empty((len(sums), 2 * len(self.kept)))
+        scores[:, self.kept] = self.total / 2 + from_middle
+        scores[:, self.derived] = self.total / 2 - from_middle
+        return scores
+
+    def expand(self, values: FloatArray) -> FloatArray:
+        """What holds for outputs kept and derived alike, for all of them. values: shape (len(kept),)."""
+        return np.repeat(values, 2) if len(self.derived) else values
 
 
 def without_complements(forest: Forest) -> tuple[Forest, Complements]:
-    """Drop the first of two neighbouring outputs whose sum is the same at all leaves of every tree.
+    """Drop the first of each pair of outputs if, in every pair, they add up to the same at all leaves of every tree.
 
     Those are the probabilities of two classes: evaluating both would double the lookups and tell nothing new.
     """
-    derived: list[int] = []
-    totals: list[float] = []
-    if all(tree.value.shape[1] == forest.n_outputs for tree in forest.trees):
-        output = 0
-        while output + 1 < forest.n_outputs:
-            sums = [_constant_sum(tree, output) for tree in forest.trees]
-            if None in sums:
-                output += 1
-                continue
-            derived.append(output)
-            totals.append(sum(s for s in sums if s is not None) + float(forest.base[output : output + 2].sum()))
-            output += 2
-    kept = np.setdiff1d(np.arange(forest.n_outputs), derived)
-    gone = np.array(derived, dtype=np.int64)
-    complements = Complements(kept, gone, gone + 1, np.array(totals, dtype=np.float64))
-    return (forest, complements) if not derived else (forest.with_outputs(kept), complements)
+    n = forest.n_outputs
+    pairs = range(0, n, 2)
+    nothing = np.zeros(0, dtype=np.int64)
+    if n % 2 or any(tree.value.shape[1] != n for tree in forest.trees):
+        return forest, Complements(np.arange(n), nothing, np.zeros(0))
+    sums = np.array([[_constant_sum(tree, output) for output in pairs] for tree in forest.trees])
+    if np.isnan(sums).any():
+        return forest, Complements(np.arange(n), nothing, np.zeros(0))
+    kept = np.arange(1, n, 2)
+    total = sums.sum(axis=0) + forest.base[kept - 1] + forest.base[kept]
+    return forest.with_outputs(kept), Complements(kept, kept - 1, total)
 
 
-def _constant_sum(tree: TreeNodes, output: int) -> float | None:
-    """The sum of two outputs if it is the same at all leaves, up to rounding."""
+def _constant_sum(tree: TreeNodes, output: int) -> float:
+    """The sum of two outputs if it is the same at all leaves, up to rounding; else NaN."""
     leaves = tree.value[tree.feature < 0][:, output : output + 2]
     sums = leaves.sum(axis=1)
-    middle = float((sums.min() + sums.max()) / 2)
     spread = float(sums.max() - sums.min())
-    return middle if spread <= _COMPLEMENT_ERROR * float(np.abs(leaves).max()) else None
+    return float((sums.min() + sums.max()) / 2) if spread <= _COMPLEMENT_ERROR * float(np.abs(leaves).max()) else np.nan

@@ -17,6 +17,7 @@ from fhelearn.frontends.tree.grid import (
     encode_grid,
     encode_hidden,
     encode_thresholds,
+    native_encoder,
     snap,
     uniform_grid,
 )
@@ -26,7 +27,6 @@ from fhelearn.frontends.tree.scalar import ScalarTree, facts_of, live_nodes, sca
 from fhelearn.ir import Program, from_bytes, to_bytes
 from fhelearn.quantization.conditions import ConditionEncoder
 from fhelearn.quantization.digits import DigitEncoder
-from fhelearn.quantization.uniform import UniformDecoder
 from fhelearn.typing import FloatArray, IntArray
 
 EncodingName: TypeAlias = Literal["bits", "digits"]
@@ -44,12 +44,15 @@ class ForestOptions:
         Bits of the uniform grid, 2 to 8; used with ``grid="uniform"`` and ``encoding="digits"``.
     grid : {"hidden", "thresholds", "uniform"}
     encoding : {"bits", "digits"}
+    separate_scales : bool
+        Whether outputs are targets with a scale each; else they are classes, which are compared.
     """
 
     leaf_bits: int = 8
     input_bits: int = 8
     grid: Grid = "hidden"
     encoding: EncodingName = "bits"
+    separate_scales: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +92,6 @@ class QuantizedForest:
         Of features.
     program : Program
         From bits to the sums of leaf values.
-    decoder : UniformDecoder
-        Of the outputs that are evaluated, `zeros` added.
     zeros : ndarray of int64
         Per evaluated output, the sum of what its trees' leaves are counted from. Added as integers, so that scores
         that are equal in the model (ties between classes) stay equal.
@@ -105,7 +106,6 @@ class QuantizedForest:
     forest: Forest
     encoder: ConditionEncoder | DigitEncoder
     program: Program
-    decoder: UniformDecoder
     zeros: IntArray
     complements: Complements
     native: NativeForest
@@ -120,23 +120,32 @@ class QuantizedForest:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, program=from_bytes(state["program"]))
 
+    def check(self, x: FloatArray) -> None:
+        """Raise ValueError if `x` holds a missing value that the forest has no side for. x: shape (n, n_features)."""
+        if not self.forest.accepts_nan and (missing := np.isnan(x)).any():
+            row, column = np.argwhere(missing)[0]
+            raise ValueError(
+                f'X holds NaN in row {row}, column {column}; grid="uniform" and encoding="digits" have no place for '
+                'missing values, use grid="hidden" or "thresholds" with encoding="bits"'
+            )
+
     def encode(self, x: FloatArray) -> IntArray:
-        """The bits of rows. x: floats, shape (n, n_features). Returns int64, shape (n, n_bits)."""
+        """The bits of rows. x: floats, shape (n, n_features), checked. Returns int64, shape (n, n_bits)."""
         bits = self.encoder.encode(x)
         # a program has no input without elements: a model that asks nothing gets one that it ignores
         return bits if bits.shape[1] else np.zeros((len(bits), 1), dtype=np.int64)
 
     def decode(self, q: IntArray) -> FloatArray:
         """Scores of the program's outputs. q: int64, shape (n, outputs). Returns float64, shape (n, n_outputs)."""
-        return self.complements.expand(self.decoder.dequantize(np.asarray(q) + self.zeros))
+        q = np.asarray(q)
+        if q.dtype.kind not in "iu" or q.ndim != 2 or q.shape[1] != len(self.zeros):
+            raise ValueError(f"q must hold integers of shape (n, {len(self.zeros)}), got {q.dtype} of shape {q.shape}")
+        return self.complements.decode(q.astype(np.int64) + self.zeros, self.leaves)
 
     @property
     def error_bound(self) -> FloatArray:
         """How far a decoded score is from the library's at most: rounded leaves, float sums. Shape (n_outputs,)."""
-        bound = np.empty(len(self.complements.kept) + len(self.complements.derived))
-        bound[self.complements.kept] = self.leaves.error_bound
-        bound[self.complements.derived] = bound[self.complements.partner]
-        return bound + self.forest.rounding_bound
+        return self.complements.expand(self.leaves.error_bound) + self.forest.rounding_bound
 
 
 def quantize_forest(forest: Forest, x: FloatArray, options: ForestOptions) -> QuantizedForest:
@@ -157,12 +166,11 @@ def quantize_forest(forest: Forest, x: FloatArray, options: ForestOptions) -> Qu
     """
     forest, points = place(forest, x, options)
     evaluated, complements = without_complements(forest)
-    leaves = quantize_leaves(evaluated, options.leaf_bits)
+    leaves = quantize_leaves(evaluated, options.leaf_bits, options.separate_scales)
     asked = ask(evaluated)
     trees, places = _scalar_trees(asked, leaves)
     outputs = [output for _, _, output in places]
     cut = cut_trees(trees, outputs, asked.conditions.chain.tolist())
-    own = encode_thresholds(evaluated, asked.conditions)
     lowering = ForestLowering(cut, trees, outputs, evaluated.n_outputs)
     encoder: ConditionEncoder | DigitEncoder
     if options.encoding == "digits":
@@ -170,14 +178,13 @@ def quantize_forest(forest: Forest, x: FloatArray, options: ForestOptions) -> Qu
         encoder = DigitEncoder(points, options.input_bits, forest.precision)
         program = lowering.from_digits(encoder, asked.conditions)
     else:
-        encoding = _encoding(evaluated, asked, x, options, points, own)
+        encoding = _encoding(evaluated, asked, x, options, points)
         encoder = encoding.encoder
-        program = lowering.from_bits(encoding.columns, encoder.n_conditions)
+        program = lowering.from_bits(encoding)
     zeros = np.zeros(evaluated.n_outputs, dtype=np.int64)
     np.add.at(zeros, outputs, cut.zeros)
-    decoder = UniformDecoder(np.full(evaluated.n_outputs, leaves.scale), leaves.offset)
-    native = _native(asked, _counted_from_zeros(asked, leaves, cut, places), own)
-    return QuantizedForest(forest, encoder, program, decoder, zeros, complements, native, cut, leaves, options)
+    native = _native(asked, _counted_from_zeros(asked, leaves, cut, places))
+    return QuantizedForest(forest, encoder, program, zeros, complements, native, cut, leaves, options)
 
 
 def place(forest: Forest, x: FloatArray, options: ForestOptions) -> tuple[Forest, FloatArray | None]:
@@ -189,7 +196,7 @@ def place(forest: Forest, x: FloatArray, options: ForestOptions) -> tuple[Forest
 
 
 def rounded_scores(forest: Forest, leaves: IntArray, n_bits: int) -> FloatArray:
-    """Scores as leaf values of `n_bits` give them: those that the program's outputs are decoded to.
+    """Scores of classes as leaf values of `n_bits` give them: those that the program's outputs are decoded to.
 
     leaves: int64, shape (n, n_trees), nodes of the trees. Returns float64, shape (n, n_outputs).
     """
@@ -198,21 +205,19 @@ def rounded_scores(forest: Forest, leaves: IntArray, n_bits: int) -> FloatArray:
     sums = np.zeros((len(leaves), evaluated.n_outputs), dtype=np.int64)
     for index, (tree, values) in enumerate(zip(evaluated.trees, integers.values, strict=True)):
         sums[:, tree.first_output : tree.first_output + values.shape[1]] += values[leaves[:, index]]
-    decoder = UniformDecoder(np.full(evaluated.n_outputs, integers.scale), integers.offset)
-    return complements.expand(decoder.dequantize(sums))
+    return complements.decode(sums, integers)
 
 
 def native_forest(forest: Forest, values: Sequence[IntArray]) -> NativeForest:
     """A forest with integer leaf values as the C++ engine takes it."""
-    asked = ask(forest)
-    return _native(asked, values, encode_thresholds(forest, asked.conditions))
+    return _native(ask(forest), values)
 
 
 def _encoding(
-    forest: Forest, asked: AskedForest, x: FloatArray, options: ForestOptions, points: FloatArray | None, own: Encoding
+    forest: Forest, asked: AskedForest, x: FloatArray, options: ForestOptions, points: FloatArray | None
 ) -> Encoding:
     if options.grid == "thresholds":
-        return own
+        return encode_thresholds(forest, asked.conditions)
     if points is None:
         return encode_hidden(forest, asked.conditions, x)
     return encode_grid(forest, asked.conditions, points)
@@ -240,17 +245,16 @@ def _counted_from_zeros(
     return values
 
 
-def _native(asked: AskedForest, values: Sequence[IntArray], own: Encoding) -> NativeForest:
+def _native(asked: AskedForest, values: Sequence[IntArray]) -> NativeForest:
     trees = asked.forest.trees
     starts = np.concatenate([[0], np.cumsum([len(tree.feature) for tree in trees])])
     condition = np.concatenate(asked.asks)
     inner = condition >= 0
     shift = np.repeat(starts[:-1], np.diff(starts))
-    columns = np.append(own.columns, -1)  # the last entry is what index -1 reads
     return NativeForest(
-        encoder=own.encoder,
+        encoder=native_encoder(asked.forest, asked.conditions),
         tree_starts=starts.astype(np.int64),
-        condition=columns[condition],
+        condition=condition,
         left=np.where(inner, np.concatenate([tree.left for tree in trees]) + shift, -1),
         right=np.where(inner, np.concatenate([tree.right for tree in trees]) + shift, -1),
         value=np.concatenate(values),

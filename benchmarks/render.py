@@ -54,12 +54,14 @@ def machine() -> str:
 
 def measure() -> None:
     """Run everything and leave the raw results in build/benchmarks."""
-    from benchmarks import accuracy, forests
+    from benchmarks import accuracy, forests, large_forests
 
     RESULTS.mkdir(parents=True, exist_ok=True)
     run_timings(RESULTS / "timings.json")
     (RESULTS / "accuracy.json").write_text(json.dumps([asdict(row) for row in accuracy.measure_all()], indent=1))
     (RESULTS / "forests.json").write_text(json.dumps([asdict(row) for row in forests.measure_all()], indent=1))
+    large = [asdict(row) for row in large_forests.measure_all()]
+    (RESULTS / "large_forests.json").write_text(json.dumps(large, indent=1))
     (RESULTS / "machine.txt").write_text(machine())
 
 
@@ -87,6 +89,8 @@ def main() -> None:
     replace(page, "accuracy", tables.accuracy_table(accuracy))
     forests = json.loads((RESULTS / "forests.json").read_text())
     replace(page, "forests", tables.forest_table(forests, PEER))
+    large = json.loads((RESULTS / "large_forests.json").read_text())
+    replace(page, "large forests", tables.large_forest_table(large))
     replace(front, "forests", tables.forest_headlines(forests, PEER))
     replace(front, "costs", tables.cost_table(timings, accuracy))
     replace(front, "estimators", tables.estimator_table([import_module(f"fhelearn.{name}") for name in MODULES]))

@@ -47,6 +47,9 @@ class FHEMixin:
         def _fhe_same_bits(self, first: Any, second: Any) -> bool:
             """Whether two values of `n_bits` ask for the same."""
 
+        def _fhe_report(self, compiled: Any, X: Any, y: Any) -> Any:
+            """The figures of `report`."""
+
         def _fhe_answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any:
             """The answer of `method`, computed by the library's own code from the scores of the quantized model."""
 
@@ -125,6 +128,22 @@ class FHEMixin:
     def fhe_circuit_(self) -> Any:
         """The Concrete circuit: keys, encryption, cost. Raises NotCompiledError before :meth:`compile`."""
         return self._fhe_state().circuit
+
+    def report(self, X: Any = None, y: Any = None) -> Any:
+        """What prediction on ciphertexts costs, and how closely it follows the library's.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features), default=None
+            Rows to compare on; None leaves the accuracy figures out.
+        y : array-like, default=None
+            Targets, for the score.
+
+        Returns
+        -------
+        LinearReport or ForestReport
+        """
+        return self._fhe_report(self._fhe_state(), X, y)
 
     def _fhe_state(self) -> Any:
         """What `compile` left, if it still describes the model."""

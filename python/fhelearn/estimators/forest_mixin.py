@@ -204,21 +204,7 @@ class FHEForestMixin(FHEMixin):
         compiled: CompiledForest = self._fhe_state()
         return compiled.quantized.decode(q)
 
-    def report(self, X: Any = None, y: Any = None) -> ForestReport:
-        """What prediction on ciphertexts costs, and how closely it follows the library's.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features), default=None
-            Rows to compare on; None leaves the accuracy figures out.
-        y : array-like, default=None
-            Targets, for the score.
-
-        Returns
-        -------
-        ForestReport
-        """
-        compiled: CompiledForest = self._fhe_state()
+    def _fhe_report(self, compiled: CompiledForest, X: Any, y: Any) -> ForestReport:
         figures = forest_cost(compiled)
         if X is not None:
             figures |= forest_accuracy(self, compiled, X, y)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.base import is_regressor
 
 from fhelearn.estimators.adapters import overridden
 from fhelearn.estimators.compiled_forest import CompiledForest, build_engine
-from fhelearn.estimators.report import accuracy_figures, circuit_figures, table
+from fhelearn.estimators.report import ModelReport, accuracy_figures, circuit_figures
 from fhelearn.frontends.tree import native_forest
 from fhelearn.frontends.tree.cut import LOOKUP_PRICE
 from fhelearn.quantization.digits import digit_columns
@@ -62,18 +62,13 @@ class EncodingPrice:
         return f"{self.ciphertexts} ciphertexts, {self.lookups} lookups, about {self.milliseconds:.0f} ms"
 
 
-@dataclass(frozen=True)
-class ForestReport:
-    """Cost and accuracy of a compiled tree model; ``print`` it for a table.
-
-    Figures that need data are None when `report` was called without it, those that need concrete-python are None where
-    that is not installed.
+@dataclass(frozen=True, kw_only=True)
+class ForestReport(ModelReport):
+    """Cost and accuracy of a compiled tree model.
 
     Attributes
     ----------
-    estimator : str
-        Class name.
-    n_features, n_trees, n_scores : int
+    n_trees : int
         Of the model.
     n_outputs : int
         Scores that the server evaluates, one ciphertext each; of two complementary ones it evaluates one.
@@ -83,73 +78,34 @@ class ForestReport:
         As given to `compile`.
     ciphertexts : int
         Encrypted numbers that the client sends per row.
-    lookups : int
-        Table lookups per row.
     cut : CutReport
         How the trees became lookups.
-    encodings : mapping of str to EncodingPrice
+    bits_encoding, digits_encoding : EncodingPrice
         The prices of both encodings, "bits" with the grid given to `compile`.
     leaf_bits, output_bits : int
         Widths of a tree's integer leaf values and of their sum.
     score_error : float
-        How far quantized leaves can move a score at most.
+        How far a score can be from the library's at most, because leaves are rounded and float sums are, too.
     rows_moved : int or None
         Rows of `X` that reach another leaf than in the library; 0 unless thresholds were moved to a uniform grid.
     rows_undecided : int or None
         Rows of `X` whose label could change by score errors of at most `score_error` (classifiers, outlier detectors).
-    label_agreement : float or None
-        Share of rows, 0 to 1, on which the quantized model gives the float model's label.
-    max_error : float or None
-        Largest absolute difference between quantized and float predictions, divided by the range of the target (of the
-        float predictions if `y` is not given). Regressors only.
-    metric : str or None
-        What the next two figures are: the ``score`` of the class. None for a subclass that overrides it.
-    metric_float, metric_quantized : float or None
-        The score of both models on ``(X, y)``.
-    complexity : float or None
-        The optimizer's price of a row, in elementary operations.
-    p_error, global_p_error : float or None
-        Probability that a lookup fails, or that any of a row's does; None: the default was used.
-    evaluation_key_bytes, secret_key_bytes, input_bytes_per_row, output_bytes_per_row : int or None
-        Sizes of keys and ciphertexts.
-    seconds_per_row : float or None
-        Estimate for this machine.
     """
 
-    estimator: str
-    n_features: int
     n_trees: int
-    n_scores: int
     n_outputs: int
     n_conditions: int
     grid: str
     encoding: str
     ciphertexts: int
-    lookups: int
     cut: CutReport
-    encodings: Mapping[str, EncodingPrice]
+    bits_encoding: EncodingPrice
+    digits_encoding: EncodingPrice
     leaf_bits: int
     output_bits: int
     score_error: float
     rows_moved: int | None = None
     rows_undecided: int | None = None
-    label_agreement: float | None = None
-    max_error: float | None = None
-    metric: str | None = None
-    metric_float: float | None = None
-    metric_quantized: float | None = None
-    complexity: float | None = None
-    p_error: float | None = None
-    global_p_error: float | None = None
-    evaluation_key_bytes: int | None = None
-    secret_key_bytes: int | None = None
-    input_bytes_per_row: int | None = None
-    output_bytes_per_row: int | None = None
-    seconds_per_row: float | None = None
-
-    def __str__(self) -> str:
-        rows = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "encodings"]
-        return table([*rows, *((f"{name} encoding", price) for name, price in self.encodings.items())])
 
 
 def forest_cost(compiled: CompiledForest) -> dict[str, Any]:
@@ -179,14 +135,10 @@ def forest_cost(compiled: CompiledForest) -> dict[str, Any]:
             dict(sorted(Counter(lookup.size for lookup in cut.lookups).items())),
             cut.prices,
         ),
-        "encodings": {
-            "bits": _price(cut.bit_width, conditions if digits else ciphertexts, lookups),
-            "digits": _price(
-                cut.bit_width,
-                quantized.forest.n_features * digit_columns(quantized.options.input_bits),
-                lookups + asked,
-            ),
-        },
+        "bits_encoding": _price(cut.bit_width, conditions if digits else ciphertexts, lookups),
+        "digits_encoding": _price(
+            cut.bit_width, quantized.forest.n_features * digit_columns(quantized.options.input_bits), lookups + asked
+        ),
         "leaf_bits": quantized.leaves.n_bits,
         "output_bits": output.bit_width,
         "score_error": float(quantized.error_bound.max()),

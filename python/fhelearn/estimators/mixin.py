@@ -122,21 +122,7 @@ class FHELinearMixin(FHEMixin):
         compiled: CompiledLinear = self._fhe_state()
         return compiled.decode(q)
 
-    def report(self, X: Any = None, y: Any = None) -> LinearReport:
-        """What prediction on ciphertexts costs, and how closely it follows scikit-learn's.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features), default=None
-            Rows to compare on; None leaves the accuracy figures out.
-        y : array-like, default=None
-            Targets, for the score.
-
-        Returns
-        -------
-        LinearReport
-        """
-        compiled: CompiledLinear = self._fhe_state()
+    def _fhe_report(self, compiled: CompiledLinear, X: Any, y: Any) -> LinearReport:
         figures = cost_figures(compiled)
         if X is not None:
             x = self._fhe_adapter.prepare(self, self._fhe_validated(X))

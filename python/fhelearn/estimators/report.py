@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from fhelearn.ir import cost
 from fhelearn.typing import FloatArray
 
 
-@dataclass(frozen=True)
-class LinearReport:
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
     """Cost and accuracy of a compiled estimator; ``print`` it for a table.
 
     Figures that need data are None when `report` was called without it, those that need concrete-python are None where
@@ -26,11 +26,9 @@ class LinearReport:
     estimator : str
         Class name.
     n_features, n_scores : int
-        Encrypted numbers in and out, per row.
+        Of the model.
     lookups : int
-        Table lookups per row; linear models need none.
-    input_bits, weight_bits, accumulator_bits : int
-        Widths in two's complement; the accumulator's is proved, so no input can overflow it.
+        Table lookups per row.
     label_agreement : float or None
         Share of rows, 0 to 1, on which the quantized model gives the float model's label (classifiers and outlier
         detectors).
@@ -38,11 +36,11 @@ class LinearReport:
         Largest absolute difference between quantized and float predictions, divided by the range of its target (of the
         float predictions if `y` is not given). Regressors only.
     metric : str or None
-        What the next two figures are: scikit-learn's ``score`` of the class. None for a subclass that overrides it.
+        What the next two figures are: the ``score`` of the class. None for a subclass that overrides it.
     metric_float, metric_quantized : float or None
         The score of both models on ``(X, y)``.
-    clipped : int or None
-        Values of `X` outside the range seen at compile.
+    complexity : float or None
+        The optimizer's price of a row, in elementary operations. None without lookups, where it says nothing.
     p_error, global_p_error : float or None
         Probability that a lookup fails, or that any does; None: the default was used.
     evaluation_key_bytes, secret_key_bytes, input_bytes_per_row, output_bytes_per_row : int or None
@@ -55,15 +53,12 @@ class LinearReport:
     n_features: int
     n_scores: int
     lookups: int
-    input_bits: int
-    weight_bits: int
-    accumulator_bits: int
     label_agreement: float | None = None
     max_error: float | None = None
     metric: str | None = None
     metric_float: float | None = None
     metric_quantized: float | None = None
-    clipped: int | None = None
+    complexity: float | None = None
     p_error: float | None = None
     global_p_error: float | None = None
     evaluation_key_bytes: int | None = None
@@ -73,7 +68,27 @@ class LinearReport:
     seconds_per_row: float | None = None
 
     def __str__(self) -> str:
-        return table([(field.name, getattr(self, field.name)) for field in fields(self)])
+        # what is always known first, then what was measured
+        ordered = sorted(fields(self), key=lambda field: field.default is not MISSING)
+        return table([(field.name, getattr(self, field.name)) for field in ordered])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearReport(ModelReport):
+    """Cost and accuracy of a compiled linear model.
+
+    Attributes
+    ----------
+    input_bits, weight_bits, accumulator_bits : int
+        Widths in two's complement; the accumulator's is proved, so no input can overflow it.
+    clipped : int or None
+        Values of `X` outside the range seen at compile.
+    """
+
+    input_bits: int
+    weight_bits: int
+    accumulator_bits: int
+    clipped: int | None = None
 
 
 def table(rows: Sequence[tuple[str, Any]]) -> str:
@@ -90,8 +105,6 @@ def table(rows: Sequence[tuple[str, Any]]) -> str:
 def cost_figures(compiled: CompiledLinear) -> dict[str, Any]:
     """The report's fields on widths, lookups, sizes and time."""
     quantized = compiled.quantized
-    figures = circuit_figures(compiled)
-    figures.pop("complexity", None)  # without lookups there is nothing to compare
     return {
         "n_features": quantized.encoder.n_features,
         "n_scores": quantized.decoder.n_outputs,
@@ -99,7 +112,7 @@ def cost_figures(compiled: CompiledLinear) -> dict[str, Any]:
         "input_bits": quantized.bits.inputs,
         "weight_bits": quantized.bits.weights,
         "accumulator_bits": quantized.accumulator_bits,
-        **figures,
+        **circuit_figures(compiled),
     }
 
 
@@ -114,7 +127,7 @@ def circuit_figures(compiled: CompiledModel) -> dict[str, Any]:
     if is_available():
         price = compiled.circuit.cost
         figures |= {
-            "complexity": price.complexity,
+            "complexity": price.complexity if price.num_lookups else None,
             "p_error": price.p_error,
             "global_p_error": price.global_p_error,
             "evaluation_key_bytes": price.evaluation_key_bytes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -54,16 +55,16 @@ LOADERS = {
 }
 
 
-def public_classes() -> dict[str, type]:
-    """Every public estimator by name."""
+def public_classes(modules: Iterable[str]) -> dict[str, type]:
+    """Every public estimator of modules, by name."""
     found = {}
-    for name in MODULES:
+    for name in modules:
         module = importlib.import_module(f"fhelearn.{name}")
         found |= {public: getattr(module, public) for public in module.__all__}
     return found
 
 
-CLASSES = public_classes()
+CLASSES = public_classes(MODULES)
 CLASSIFIERS = [name for name, cls in CLASSES.items() if is_classifier(cls())]
 OUTLIER_DETECTORS = [name for name, cls in CLASSES.items() if is_outlier_detector(cls())]
 REGRESSORS = [name for name in CLASSES if name not in CLASSIFIERS + OUTLIER_DETECTORS]

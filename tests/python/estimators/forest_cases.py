@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from functools import cache
 from typing import Any
 
@@ -15,6 +14,7 @@ from sklearn.base import is_classifier, is_outlier_detector
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from fhelearn.estimators.compiled import CompiledModel
+from tests.python.estimators.cases import public_classes
 
 MODULES = ("tree", "ensemble", "xgboost", "lightgbm")
 
@@ -55,16 +55,7 @@ CATEGORICAL: dict[str, dict[str, Any]] = {
 """What it takes for categories to be asked on a few hundred rows."""
 
 
-def public_classes() -> dict[str, type]:
-    """Every public tree estimator by name."""
-    found = {}
-    for name in MODULES:
-        module = importlib.import_module(f"fhelearn.{name}")
-        found |= {public: getattr(module, public) for public in module.__all__}
-    return found
-
-
-CLASSES = public_classes()
+CLASSES = public_classes(MODULES)
 CLASSIFIERS = [name for name, cls in CLASSES.items() if is_classifier(cls())]
 OUTLIER_DETECTORS = [name for name, cls in CLASSES.items() if is_outlier_detector(cls())]
 REGRESSORS = [name for name in CLASSES if name not in CLASSIFIERS + OUTLIER_DETECTORS]
@@ -251,11 +242,6 @@ def lazy_circuits(monkeypatch):
     `compile` still checks the options of the circuit. Import the name into a module to put it under the fixture.
     """
     monkeypatch.setattr(CompiledModel, "prepare_circuit", CompiledModel.circuit_options)
-
-
-def without_n_bits(estimator: Any) -> dict[str, Any]:
-    """The parameters that the library's class takes too."""
-    return {name: value for name, value in estimator.get_params(deep=False).items() if name != "n_bits"}
 
 
 def as_list(answer: Any) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from fhelearn.estimators.build import METHODS
 from fhelearn.exceptions import LoweringError, NotCompiledError, QuantizationError
 from fhelearn.ir import evaluate
 from fhelearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from tests.python.estimators.cases import without_n_bits
 from tests.python.estimators.forest_cases import (
     CLASSES,
     CLASSIFIERS,
@@ -41,7 +42,6 @@ from tests.python.estimators.forest_cases import (
     rounding,
     ties,
     usual,
-    without_n_bits,
 )
 
 WAYS = [("hidden", "bits"), ("thresholds", "bits"), ("uniform", "bits"), ("hidden", "digits")]

@@ -134,7 +134,7 @@ def test_both_encodings_show_the_price_that_they_have_when_chosen(encoding, with
         .report()
         for chosen in ("bits", "digits")
     }
-    price = reports["bits"].encodings[encoding]
+    price = getattr(reports["bits"], f"{encoding}_encoding")
     assert isinstance(price, EncodingPrice)
     assert (price.ciphertexts, price.lookups) == (reports[encoding].ciphertexts, reports[encoding].lookups)
     assert reports[encoding].encoding == encoding

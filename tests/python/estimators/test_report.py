@@ -77,7 +77,8 @@ def test_every_estimator_reports(name):
 
 
 def test_a_report_is_read_line_by_line():
-    text = str(LinearReport("Ridge", 3, 1, 0, 16, 16, 35, max_error=0.000123456789))
+    widths = {"input_bits": 16, "weight_bits": 16, "accumulator_bits": 35}
+    text = str(LinearReport(estimator="Ridge", n_features=3, n_scores=1, lookups=0, **widths, max_error=0.000123456789))
     assert text.splitlines() == [
         "estimator         Ridge",
         "n features        3",

@@ -215,12 +215,11 @@ def cut_trees(trees: Sequence[ScalarTree], outputs: Sequence[int], chain: Sequen
     step = max(1, len(trees) // _SAMPLE)
     prices: dict[Pricing, float] = {}
     for bits, price in LOOKUP_PRICE.items():
-        cheapest = min(prices.values(), default=inf)
-        for pricing in (Pricing(bits, mixture) for mixture in _MIXTURES):
-            cut = _cut_for(trees[::step], outputs[::step], chain, pricing)
-            if cut is not None:
-                prices[pricing] = price * len(cut[0])
-        if prices and min(prices.values()) > cheapest:
+        narrower = min(prices.values(), default=inf)
+        tried = [Pricing(bits, mixture) for mixture in _MIXTURES]
+        cuts = [_cut_for(trees[::step], outputs[::step], chain, pricing) for pricing in tried]
+        prices |= {p: price * len(cut[0]) for p, cut in zip(tried, cuts, strict=True) if cut is not None}
+        if all(prices.get(pricing, 0.0) > narrower for pricing in tried):
             break  # wider lookups only get dearer from here on
     order = sorted(prices, key=lambda pricing: prices[pricing])
     for pricing in [*order, *(Pricing(bits, 0.0) for bits in range(max(LOOKUP_PRICE) + 1, WIDEST + 1))]:

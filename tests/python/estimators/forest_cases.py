@@ -15,6 +15,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from fhelearn.estimators.compiled import CompiledModel
 from tests.python.estimators.cases import public_classes
+from tests.python.unit.frames import mixed_frame
 
 MODULES = ("tree", "ensemble", "xgboost", "lightgbm")
 
@@ -90,23 +91,6 @@ def with_holes(x: np.ndarray) -> np.ndarray:
     return np.where(np.random.default_rng(1).random(x.shape) < 0.2, np.nan, x)
 
 
-def frame(n: int = 240) -> tuple[pd.DataFrame, np.ndarray]:
-    """A data frame with numbers, categories and missing values of both, and an effect of each column."""
-    rng = np.random.default_rng(3)
-    x = pd.DataFrame(
-        {
-            "size": rng.normal(size=n),
-            "colour": pd.Categorical(rng.choice(["red", "green", "blue", "grey"], n)),
-            "age": rng.integers(0, 90, n).astype(float),
-            "town": pd.Categorical(rng.choice([f"town {i}" for i in range(20)], n)),
-        }
-    )
-    x.loc[::7, "age"] = np.nan
-    x.loc[::5, "colour"] = np.nan
-    y = x["colour"].isin(["red", "grey"]) * 3 + x["size"] + 2 * (x["town"].cat.codes % 3)
-    return x, y.to_numpy()
-
-
 def _generated_labels(x: np.ndarray) -> np.ndarray:
     return (x[:, 3] + (x[:, 0] > 0) + 2 * (x[:, 4] > 1)).astype(int)
 
@@ -147,7 +131,7 @@ def classification(name: str) -> tuple[Any, np.ndarray]:
     if name == "missing":
         return with_holes(x), np.clip(labels, 0, 3)
     if name == "categories":
-        x, y = frame()
+        x, y = mixed_frame()
         return x, np.digitize(y, [1.0, 3.0])
     if name == "outputs":
         return x, np.column_stack([labels > 2, labels % 2, x[:, 4] > 0]).astype(int)
@@ -168,7 +152,7 @@ def regression(name: str) -> tuple[Any, np.ndarray]:
     if name == "missing":
         return with_holes(x), values
     if name == "categories":
-        return frame()
+        return mixed_frame()
     if name == "outputs":
         return x, np.column_stack([values, x[:, 3] * x[:, 4], x[:, 0] ** 2])
     if name == "friedman":

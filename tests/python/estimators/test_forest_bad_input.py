@@ -41,7 +41,6 @@ from tests.python.estimators.forest_cases import (
     compiled,
     data,
     fitted,
-    frame,
     lazy_circuits,  # noqa: F401 (an autouse fixture)
     library_leaves,
     make,
@@ -50,6 +49,7 @@ from tests.python.estimators.forest_cases import (
     rounding,
     usual,
 )
+from tests.python.unit.frames import mixed_frame
 
 X, Y = regression("diabetes")
 SMALL = {"n_estimators": 5, "max_depth": 2, "n_jobs": 1}
@@ -375,7 +375,7 @@ def test_boosters_of_several_outputs_are_answered_or_refused_by_name(strategy):
 
 def odd_frame():
     """Rows with categories that were not seen, in another order, as missing values, and nothing but these."""
-    x = frame()[0]
+    x = mixed_frame()[0]
     colour = pd.Categorical(["violet", "grey", None] * 80, categories=["violet", "grey", "red", "green", "blue"])
     town = pd.Categorical([f"town {i % 30}" for i in range(len(x))])
     return {

@@ -20,6 +20,7 @@ from fhelearn.exceptions import LoweringError
 from fhelearn.frontends.tree import Forest
 from fhelearn.frontends.tree.sklearn_reader import read_sklearn
 from fhelearn.frontends.tree.treelite_reader import forest_from_treelite
+from tests.python.unit.frames import mixed_frame
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples")
 MEMBERS = 6
@@ -312,26 +313,9 @@ def test_the_fingerprint_sees_what_the_trees_do_not_hold(family, kind, change):
     np.testing.assert_array_equal(answered, twin.predict(x))
 
 
-def table(n=240):
-    """A frame with numbers, strings, missing values and a categorical dtype."""
-    rng = np.random.default_rng(3)
-    frame = pd.DataFrame(
-        {
-            "size": rng.normal(size=n),
-            "colour": pd.Categorical(rng.choice(["red", "green", "blue", "grey"], n)),
-            "age": rng.integers(0, 90, n).astype(float),
-            "town": pd.Categorical(rng.choice([f"town {i}" for i in range(40)], n)),
-        }
-    )
-    frame.loc[::7, "age"] = np.nan
-    frame.loc[::5, "colour"] = np.nan
-    y = frame["colour"].isin(["red", "grey"]) * 3 + frame["size"] + 2 * (frame["town"].cat.codes % 3)
-    return frame, y.to_numpy()
-
-
 @pytest.mark.parametrize("missing_categories", [False, True])
 def test_categories_are_decided_as_the_library_does(missing_categories):
-    frame, y = table()
+    frame, y = mixed_frame(towns=40)
     if not missing_categories:
         frame["colour"] = frame["colour"].cat.add_categories("none").fillna("none")
     model = ensemble.HistGradientBoostingRegressor(max_iter=4, min_samples_leaf=5, categorical_features="from_dtype")

@@ -80,7 +80,7 @@ $(STAMPS)/venv:
 	touch $@
 
 $(STAMPS)/torch: $(STAMPS)/venv
-	@echo 'installing $(TORCH) (about a minute; the environment takes 1.7 GB in the end)'
+	@echo 'installing $(TORCH) (about a minute; the environment takes 2.7 GB in the end)'
 	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 	touch $@
 

@@ -73,12 +73,14 @@ void Violations::raise(const Program& program, std::size_t rows) const {
     const auto& [index, overflow] = *overflows_.begin();
     const Node& node = program.nodes[index];
     const Range bounds = node.range();
+    const bool structural = node.provenance == Provenance::kStructural;
     throw AccumulatorOverflowError(
         node.label + ": " + std::to_string(overflow.rows) + " of " + std::to_string(rows) + " rows leave the " +
-        (node.provenance == Provenance::kStructural ? "structural" : "calibrated") + " bounds [" +
-        std::to_string(bounds.lo) + ", " + std::to_string(bounds.hi) + "] (first row " +
-        std::to_string(overflow.first_row) + ", worst value " + std::to_string(overflow.worst) +
-        "); calibrate on more data, widen the margin, or use proved bounds");
+        (structural ? "structural" : "calibrated") + " bounds [" + std::to_string(bounds.lo) + ", " +
+        std::to_string(bounds.hi) + "] (first row " + std::to_string(overflow.first_row) + ", worst value " +
+        std::to_string(overflow.worst) +
+        (structural ? "); the inputs are not what the program's encoder gives, encode with it"
+                    : "); calibrate on more data, widen the margin, or use proved bounds"));
 }
 
 // A plan and the arenas that its runs take and give back. Once there are as many as runs need at the same time, what a

@@ -59,9 +59,13 @@ void check_shapes(const ForestArrays& a) {
                                     std::to_string(a.width) + " for each of " + std::to_string(n) + " nodes");
     }
     check_size("first_output", a.first_output.size(), n_trees, "one per tree");
-    if (a.n_outputs < a.width || a.n_outputs > static_cast<std::int64_t>(kMost)) {
+    // outputs that no tree adds to only cost memory: a few classes may have none
+    constexpr std::size_t kFree = std::size_t{1} << 14;
+    const auto most =
+        static_cast<std::int64_t>(std::min(kMost, std::max(kFree, n_trees * static_cast<std::size_t>(a.width))));
+    if (a.n_outputs < a.width || a.n_outputs > most) {
         fail("n_outputs", a.n_outputs,
-             "at least the width of value, " + std::to_string(a.width) + ", and at most " + std::to_string(kMost));
+             "at least the width of value, " + std::to_string(a.width) + ", and at most " + std::to_string(most));
     }
     for (std::size_t t = 0; t < n_trees; ++t) {
         if (a.first_output[t] < 0 || a.first_output[t] > a.n_outputs - a.width) {

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightgbm
+try:
+    import lightgbm
+except ImportError as error:
+    raise ImportError('fhelearn.lightgbm needs LightGBM: pip install "fhelearn[lightgbm]"') from error
 
 from fhelearn.estimators.forest_mixin import FHEForestMixin, FHEForestProbabilityMixin
 from fhelearn.estimators.lightgbm_forests import LightGBMAdapter

@@ -7,7 +7,10 @@ Needs XGBoost: ``pip install "fhelearn[xgboost]"``.
 
 from __future__ import annotations
 
-import xgboost
+try:
+    import xgboost
+except ImportError as error:
+    raise ImportError('fhelearn.xgboost needs XGBoost: pip install "fhelearn[xgboost]"') from error
 
 from fhelearn.estimators.forest_mixin import FHEForestMixin, FHEForestProbabilityMixin
 from fhelearn.estimators.xgboost_forests import XGBoostAdapter

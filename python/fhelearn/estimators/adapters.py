@@ -66,7 +66,7 @@ def shallow_view(estimator: Any, n_features: int) -> Any:
 
 
 def overridden(estimator: Any, methods: Iterable[str]) -> list[str]:
-    """Those of `methods` that a subclass of the class that mixes FHELinearMixin in defines itself."""
+    """Those of `methods` that a subclass of the class that mixes FHEMixin in defines itself."""
     ours = next((cls for cls in type(estimator).__mro__ if cls.__dict__.get("_fhe_base") is not None), type(estimator))
     absent = object()
     return [

@@ -14,7 +14,7 @@ from fhelearn.estimators.build import METHODS, BitsParameter, build, scikit_lear
 from fhelearn.estimators.compiled import CompiledModel
 from fhelearn.exceptions import NotCompiledError
 from fhelearn.ir import Program
-from fhelearn.typing import FheMode, FloatArray
+from fhelearn.typing import FheMode, FloatArray, IntArray
 
 Self = TypeVar("Self", bound="FHEMixin")
 
@@ -46,6 +46,12 @@ class FHEMixin:
 
         def _fhe_same_bits(self, first: Any, second: Any) -> bool:
             """Whether two values of `n_bits` ask for the same."""
+
+        def _fhe_encode(self, compiled: Any, X: Any) -> IntArray:
+            """The program's input for rows as users give them."""
+
+        def _fhe_from_scores(self, method: str, scores: FloatArray) -> Any:
+            """The answer of `method` for decoded scores, by the library's own code."""
 
         def _fhe_report(self, compiled: Any, X: Any, y: Any) -> Any:
             """The figures of `report`."""
@@ -128,6 +134,62 @@ class FHEMixin:
     def fhe_circuit_(self) -> Any:
         """The Concrete circuit: keys, encryption, cost. Raises NotCompiledError before :meth:`compile`."""
         return self._fhe_state().circuit
+
+    def quantize_input(self, X: Any) -> IntArray:
+        """The integers that are encrypted for `X`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+
+        Returns
+        -------
+        q : ndarray of int64, shape (n, inputs of the program)
+            Inside the program's input bounds. Linear models: a code per feature; values outside the range are clipped,
+            or refused, as `compile` was told. Trees: the 0 or 1 of each condition, or of each digit's.
+        """
+        return self._fhe_encode(self._fhe_state(), X)
+
+    def dequantize_output(self, q: IntArray) -> FloatArray:
+        """The float scores that decrypted integers stand for; :meth:`answer` makes predictions of them.
+
+        Parameters
+        ----------
+        q : ndarray of integers, shape (n, outputs of the program)
+
+        Returns
+        -------
+        scores : ndarray of float64, shape (n, n_scores)
+            Linear models: what the dot products give. Trees: sums over the trees' leaves, before the library averages
+            or transforms them.
+        """
+        scores: FloatArray = self._fhe_state().decode(q)
+        return scores
+
+    def answer(self, q: IntArray, method: str = "predict") -> Any:
+        """What a prediction method answers for decrypted integers: the client's last step, where it decrypts itself.
+
+        Parameters
+        ----------
+        q : ndarray of integers, shape (n, outputs of the program)
+            As ``fhe_circuit_.decrypt`` returns them.
+        method : str, default="predict"
+            "predict", "predict_proba", "decision_function" or another prediction method of the class.
+
+        Returns
+        -------
+        answer : what the method returns for n rows
+
+        Raises
+        ------
+        ValueError
+            If `q` has another shape or the class has no such prediction method.
+        """
+        compiled = self._fhe_state()
+        if method not in METHODS or not hasattr(self, method):
+            allowed = ", ".join(name for name in METHODS if hasattr(self, name))
+            raise ValueError(f"{type(self).__name__} has no prediction method {method!r}; choose one of {allowed}")
+        return self._fhe_from_scores(method, compiled.decode(q))
 
     def report(self, X: Any = None, y: Any = None) -> Any:
         """What prediction on ciphertexts costs, and how closely it follows the library's.

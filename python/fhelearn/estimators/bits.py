@@ -90,9 +90,10 @@ FOREST_BITS = BitsParameter(
     f"""
     n_bits : int, "auto" or dict, default=8
         Bits of quantized leaf values on the encrypted side, {MIN_LEAF_BITS} to {MAX_LEAF_BITS}; `fit` does not use it.
-        "auto" takes the fewest that change no label on the data given to :meth:`compile`. A dict has the key "leaves"
-        (an int or "auto") and may have "inputs", the bits of features with ``grid="uniform"`` or
-        ``encoding="digits"``, {MIN_INPUT_BITS} to {MAX_INPUT_BITS}, 8 if not given. Change it before :meth:`compile`.
+        "auto" takes the fewest that change no label on the data given to :meth:`compile`. A dict may have the keys
+        "leaves" (an int or "auto") and "inputs", the bits of features with ``grid="uniform"`` or
+        ``encoding="digits"``, {MIN_INPUT_BITS} to {MAX_INPUT_BITS}; both are 8 if not given. Change it before
+        :meth:`compile`.
 """,
 )
 
@@ -112,16 +113,16 @@ def parse_forest_bits(n_bits: Any) -> ForestBits:
     """
     if not isinstance(n_bits, dict):
         return ForestBits(_leaf_bits("n_bits", n_bits), MAX_INPUT_BITS)
-    if "leaves" not in n_bits or not set(n_bits) <= {"leaves", "inputs"}:
+    if not n_bits or not set(n_bits) <= {"leaves", "inputs"}:
         raise QuantizationError(
-            f"n_bits: a dict must have the key 'leaves' and may have 'inputs', got {sorted(n_bits, key=str)}"
+            f"n_bits: a dict must have the keys 'leaves' or 'inputs' or both, got {sorted(n_bits, key=str)}"
         )
     inputs = n_bits.get("inputs", MAX_INPUT_BITS)
     if not _is_int(inputs) or not MIN_INPUT_BITS <= inputs <= MAX_INPUT_BITS:
         raise QuantizationError(
             f"n_bits['inputs'] must be an int from {MIN_INPUT_BITS} to {MAX_INPUT_BITS}, got {inputs!r}"
         )
-    return ForestBits(_leaf_bits("n_bits['leaves']", n_bits["leaves"]), int(inputs))
+    return ForestBits(_leaf_bits("n_bits['leaves']", n_bits.get("leaves", FOREST_BITS.default)), int(inputs))
 
 
 def same_forest_bits(first: Any, second: Any) -> bool:

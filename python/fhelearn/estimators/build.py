@@ -1,4 +1,4 @@
-"""Builds what a class that mixes FHELinearMixin into a scikit-learn class needs, from the scikit-learn class itself.
+"""Builds what a class that mixes FHEMixin into a library's class needs, from the library's class itself.
 
 Signatures, docstrings and constraints are derived, never copied, so they are those of the installed release.
 """
@@ -43,7 +43,7 @@ class BitsParameter:
 
 METHOD_PARAMETERS = """
         fhe : {"disable", "simulate", "execute"}, default="disable"
-            Where to compute: scikit-learn in floats, the exact integer engine on quantized data, or encrypted data.
+            Where to compute: the library in floats, the exact integer engine on quantized data, or encrypted data.
             The last two need :meth:`compile`.
 
         n_jobs : int, default=None

@@ -48,9 +48,12 @@ class CompiledForest(CompiledModel):
         """Scores of prepared rows, "simulate"d or "execute"d. Returns float64, shape (n, n_outputs)."""
         self.quantized.check(x)
         if fhe == "simulate":
-            return self.quantized.decode(self.simulate(x, n_jobs=n_jobs))
-        integers = self.execute(self.quantized.encode(x), n_jobs=n_jobs, progress=progress)
-        return self.quantized.decode(integers)
+            return self.decode(self.simulate(x, n_jobs=n_jobs))
+        return self.decode(self.execute(self.quantized.encode(x), n_jobs=n_jobs, progress=progress))
+
+    def decode(self, q: IntArray) -> FloatArray:
+        """Scores of the integers that a run returned, shape (n, n_outputs)."""
+        return self.quantized.decode(q)
 
 
 def build_engine(native: NativeForest) -> ForestEngine:

@@ -52,6 +52,11 @@ class FHEForestMixin(FHEMixin):
     _fhe_adapter: ClassVar[ForestAdapter]
     _fhe_bits: ClassVar[BitsParameter] = FOREST_BITS
 
+    if TYPE_CHECKING:
+
+        def report(self, X: Any = None, y: Any = None) -> ForestReport:
+            """See FHEMixin."""
+
     def compile(
         self: Self,
         X: Any,
@@ -59,7 +64,7 @@ class FHEForestMixin(FHEMixin):
         p_error: float | None = None,
         global_p_error: float | None = None,
         security_level: int = 128,
-        grid: Grid = "hidden",
+        grid: Grid | None = None,
         encoding: EncodingName = "bits",
     ) -> Self:
         """Turn the fitted model into an integer program and its circuit (from 10,000 lookups on when first used).
@@ -77,8 +82,8 @@ class FHEForestMixin(FHEMixin):
             Probability that any lookup of a row goes wrong; give this or `p_error`, not both.
         security_level : int, default=128
             In bits.
-        grid : {"hidden", "thresholds", "uniform"}, default="hidden"
-            Which conditions the client is given, and thereby learns.
+        grid : {"hidden", "thresholds", "uniform"}, default=None
+            Which conditions the client is given, and thereby learns. None is "hidden", with digits "uniform".
 
             - "hidden": the model's thresholds among as many decoys or more, at least 63 conditions per feature (if `X`
               has as many values), used or not. The client is not told which are the model's, nor any leaf or shape of
@@ -108,9 +113,7 @@ class FHEForestMixin(FHEMixin):
             If `X` is not what the library's ``predict`` takes, or an argument is not one of those above.
         """
         options = CompileOptions(p_error, global_p_error, security_level)
-        _check_choice("grid", grid, ("hidden", "thresholds", "uniform"))
-        _check_choice("encoding", encoding, ("bits", "digits"))
-        return self._fhe_compile(X, options, grid, encoding)
+        return self._fhe_compile(X, options, *_checked(grid, encoding))
 
     def _fhe_compile(self: Self, X: Any, options: CompileOptions, grid: Grid, encoding: EncodingName) -> Self:
         check_is_fitted(self)
@@ -138,9 +141,9 @@ class FHEForestMixin(FHEMixin):
             )
         zeros = [np.zeros(tree.value.shape, dtype=np.int64) for tree in forest.trees]
         leaves = build_engine(native_forest(forest, zeros)).apply(x)
-        expected = self._fhe_labels(forest.sums(leaves))
+        expected = self._fhe_from_scores("predict", forest.sums(leaves))
         for bits in range(MIN_BITS, MAX_BITS + 1):
-            changed = self._fhe_labels(rounded_scores(forest, leaves, bits)) != expected
+            changed = self._fhe_from_scores("predict", rounded_scores(forest, leaves, bits)) != expected
             if not changed.any():
                 return bits
         rows = int(changed.reshape(len(x), -1).any(axis=1).sum())
@@ -148,10 +151,6 @@ class FHEForestMixin(FHEMixin):
             f'n_bits="auto": even {MAX_BITS} bits change the labels of {rows} of {len(x)} rows, whose scores hardly '
             f"differ; give an int (the default is {FOREST_BITS.default})"
         )
-
-    def _fhe_labels(self, scores: FloatArray) -> Any:
-        adapter = self._fhe_adapter
-        return adapter.view(self, scores).predict(adapter.placeholder(self, len(scores)))
 
     @property
     def onnx_model_(self) -> onnx.ModelProto:
@@ -172,37 +171,13 @@ class FHEForestMixin(FHEMixin):
         rows = self._fhe_adapter.forest(self).rows_at_thresholds(_ONNX_ROWS)
         return export_sklearn(plain, rows, tree_implementation="gemm")
 
-    def quantize_input(self, X: Any) -> IntArray:
-        """The bits that are encrypted for `X`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-
-        Returns
-        -------
-        bits : ndarray of int64, shape (n, n_conditions)
-            0 or 1.
-        """
-        compiled: CompiledForest = self._fhe_state()
+    def _fhe_encode(self, compiled: CompiledForest, X: Any) -> IntArray:
         x = self._fhe_adapter.prepare(self, X)
         compiled.quantized.check(x)
         return compiled.quantized.encode(x)
 
-    def dequantize_output(self, q: IntArray) -> FloatArray:
-        """The float scores (sums of leaf values) that decrypted integers stand for.
-
-        Parameters
-        ----------
-        q : ndarray of integers, shape (n, outputs of the program)
-
-        Returns
-        -------
-        scores : ndarray of float64, shape (n, n_scores)
-            Of two classes' probabilities the program evaluates one.
-        """
-        compiled: CompiledForest = self._fhe_state()
-        return compiled.quantized.decode(q)
+    def _fhe_from_scores(self, method: str, scores: FloatArray) -> Any:
+        return getattr(self._fhe_adapter.view(self, scores), method)(self._fhe_adapter.placeholder(self, len(scores)))
 
     def _fhe_report(self, compiled: CompiledForest, X: Any, y: Any) -> ForestReport:
         figures = forest_cost(compiled)
@@ -233,6 +208,20 @@ class FHEForestProbabilityMixin(ProbabilityMethods, FHEForestMixin):
 
 class FHEForestDecisionMixin(DecisionMethods, FHEForestProbabilityMixin):
     """For tree models with ``decision_function`` too: the same at run time, more to a type checker."""
+
+
+def _checked(grid: Grid | None, encoding: EncodingName) -> tuple[Grid, EncodingName]:
+    """Both arguments of `compile`, the default filled in. Raises ValueError if they are not allowed, or together."""
+    _check_choice("encoding", encoding, ("bits", "digits"))
+    if grid is None:
+        return ("uniform" if encoding == "digits" else "hidden"), encoding
+    _check_choice("grid", grid, ("hidden", "thresholds", "uniform"))
+    if encoding == "digits" and grid != "uniform":
+        raise ValueError(
+            f'encoding="digits" sends features on a uniform grid, so grid must be "uniform" or None, got "{grid}"; use '
+            'encoding="bits" with it'
+        )
+    return grid, encoding
 
 
 def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

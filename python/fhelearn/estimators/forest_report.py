@@ -81,11 +81,12 @@ class ForestReport(ModelReport):
     cut : CutReport
         How the trees became lookups.
     bits_encoding, digits_encoding : EncodingPrice
-        The prices of both encodings, "bits" with the grid given to `compile`.
+        The prices of both encodings, "bits" with the grid that was compiled.
     leaf_bits, output_bits : int
         Widths of a tree's integer leaf values and of their sum.
     score_error : float
-        How far a score can be from the library's at most, because leaves are rounded and float sums are, too.
+        How far a score can be from the library's at most, because leaves are rounded and float sums are, too: as a
+        share of the range of scores that the trees' leaves allow, of the worst output.
     rows_moved : int or None
         Rows of `X` that reach another leaf than in the library; 0 unless thresholds were moved to a uniform grid.
     rows_undecided : int or None
@@ -124,7 +125,7 @@ def forest_cost(compiled: CompiledForest) -> dict[str, Any]:
         "n_scores": quantized.forest.n_outputs,
         "n_outputs": output.size,
         "n_conditions": conditions,
-        "grid": "uniform" if digits else quantized.options.grid,
+        "grid": quantized.options.grid,
         "encoding": quantized.options.encoding,
         "ciphertexts": ciphertexts,
         "lookups": lookups + asked if digits else lookups,
@@ -135,13 +136,17 @@ def forest_cost(compiled: CompiledForest) -> dict[str, Any]:
             dict(sorted(Counter(lookup.size for lookup in cut.lookups).items())),
             cut.prices,
         ),
-        "bits_encoding": _price(cut.bit_width, conditions if digits else ciphertexts, lookups),
+        "bits_encoding": _price(
+            cut.bit_width,
+            quantized.forest.n_features * (2**quantized.options.input_bits - 1) if digits else ciphertexts,
+            lookups,
+        ),
         "digits_encoding": _price(
             cut.bit_width, quantized.forest.n_features * digit_columns(quantized.options.input_bits), lookups + asked
         ),
         "leaf_bits": quantized.leaves.n_bits,
         "output_bits": output.bit_width,
-        "score_error": float(quantized.error_bound.max()),
+        "score_error": float((quantized.error_bound / quantized.forest.score_range).max()),
         **circuit_figures(compiled),
     }
 
@@ -182,13 +187,11 @@ def undecided(estimator: Any, scores: Any, bound: Any) -> Any:
     -------
     ndarray of bool, shape (n,)
     """
-    adapter = estimator._fhe_adapter
-    placeholder = adapter.placeholder(estimator, len(scores))
-    label = np.asarray(adapter.view(estimator, scores).predict(placeholder))
+    label = np.asarray(estimator._fhe_from_scores("predict", scores))
     changed = np.zeros(len(scores), dtype=np.bool_)
     signs = 2 * np.eye(scores.shape[1]) - 1
     for sign in (*signs, -np.ones(scores.shape[1])):
-        moved = np.asarray(adapter.view(estimator, scores + sign * bound).predict(placeholder))
+        moved = np.asarray(estimator._fhe_from_scores("predict", scores + sign * bound))
         different = moved != label
         changed |= different.any(axis=1) if different.ndim == 2 else different
     return changed

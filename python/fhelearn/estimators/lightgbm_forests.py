@@ -32,10 +32,10 @@ class LightGBMAdapter:
     def forest(self, estimator: Any) -> Forest:
         """The trees up to the best iteration; scores are raw scores, those of random forests not yet averaged."""
         booster = _booster(estimator)
-        if estimator.get_params().get("pred_early_stop"):
+        if _early_stop(estimator) is not False:
             raise LoweringError(
-                f"{type(estimator).__name__}: pred_early_stop must be False: it leaves out trees, row by row; "
-                "set it with set_params"
+                f"{type(estimator).__name__}: pred_early_stop must be False, got {_early_stop(estimator)!r}: it leaves "
+                "out trees, row by row; set it with set_params"
             )
         return forest_from_lightgbm(booster)
 
@@ -63,10 +63,11 @@ class LightGBMAdapter:
         return values
 
     def fitted(self, estimator: Any) -> tuple[Any, ...]:
-        """Digests of the booster's text up to the best iteration, and of the categories of pandas."""
+        """Digests of the booster's text up to the best iteration and of pandas' categories, and pred_early_stop."""
         trees, _, rest = _booster(estimator).model_to_string().partition("\nend of trees")
         categories = rest.rpartition("\npandas_categorical:")[2]
-        return tuple(hashlib.sha256(text.encode()).hexdigest() for text in (trees, categories))
+        digests = (hashlib.sha256(text.encode()).hexdigest() for text in (trees, categories))
+        return *digests, str(_early_stop(estimator))
 
     def view(self, estimator: Any, scores: FloatArray) -> Any:
         """A copy whose booster answers by LightGBM's own objective."""
@@ -191,3 +192,9 @@ def _values(booster: Booster, X: Any) -> NDArray[Any]:
         if values.dtype == object:
             values = values.astype(np.float64)
     return np.array(values, dtype=values.dtype if values.dtype in (np.float32, np.float64) else np.float32, order="C")
+
+
+def _early_stop(estimator: Any) -> Any:
+    """LightGBM's parameter `pred_early_stop`, False where it is not given or says so in words."""
+    value = estimator.get_params().get("pred_early_stop", False)
+    return False if not value or str(value).lower() in ("false", "0", "-") else value

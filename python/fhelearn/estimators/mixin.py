@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -29,6 +29,11 @@ class FHELinearMixin(FHEMixin):
 
     _fhe_adapter: ClassVar[Adapter] = CoefAdapter()
     _fhe_bits: ClassVar[BitsParameter] = LINEAR_BITS
+
+    if TYPE_CHECKING:
+
+        def report(self, X: Any = None, y: Any = None) -> LinearReport:
+            """See FHEMixin."""
 
     def compile(
         self: Self,
@@ -91,36 +96,12 @@ class FHELinearMixin(FHEMixin):
         self._fhe_compiled = compiled
         return self
 
-    def quantize_input(self, X: Any) -> IntArray:
-        """The integers that are encrypted for `X`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-
-        Returns
-        -------
-        q : ndarray of int64, shape (n, n_features)
-            Inside the program's input bounds: values outside the range are clipped, or refused, as
-            :meth:`compile` was told.
-        """
-        compiled: CompiledLinear = self._fhe_state()
+    def _fhe_encode(self, compiled: CompiledLinear, X: Any) -> IntArray:
         x = self._fhe_adapter.prepare(self, self._fhe_validated(X))
-        return compiled.encode(x, stacklevel=2)
+        return compiled.encode(x, stacklevel=3)
 
-    def dequantize_output(self, q: IntArray) -> FloatArray:
-        """The float scores that decrypted integers stand for.
-
-        Parameters
-        ----------
-        q : ndarray of int64, shape (n, n_scores)
-
-        Returns
-        -------
-        scores : ndarray of float64, shape (n, n_scores)
-        """
-        compiled: CompiledLinear = self._fhe_state()
-        return compiled.decode(q)
+    def _fhe_from_scores(self, method: str, scores: FloatArray) -> Any:
+        return getattr(self._fhe_adapter.view(self, scores.shape[1]), method)(scores)
 
     def _fhe_report(self, compiled: CompiledLinear, X: Any, y: Any) -> LinearReport:
         figures = cost_figures(compiled)

@@ -44,9 +44,9 @@ class ModelReport:
     p_error, global_p_error : float or None
         Probability that a lookup fails, or that any does; None: the default was used.
     evaluation_key_bytes, secret_key_bytes, input_bytes_per_row, output_bytes_per_row : int or None
-        Sizes of keys and ciphertexts.
+        Sizes of keys in memory (they travel compressed, in about a third) and of ciphertexts.
     seconds_per_row : float or None
-        Estimate for this machine.
+        Estimate for this machine, from a short measurement; from the model's own runs once there were some.
     """
 
     estimator: str

@@ -18,6 +18,11 @@ from fhelearn.typing import IntArray, OverflowMode
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
 
+_REMEDIES = {
+    "calibrated": "calibrate on more data, widen the margin, or use proved bounds",
+    "structural": "the inputs are not what the program's encoder gives, encode with it",
+}
+
 
 @dataclass(frozen=True)
 class Faults:
@@ -169,8 +174,7 @@ class _Run:
             worst = value[outside][np.argmax(np.abs(value[outside].astype(np.float64)))]
             raise AccumulatorOverflowError(
                 f"{self.program.label(index)}: {bad.size} of {len(value)} rows leave the {provenance} bounds "
-                f"[{lo.min()}, {hi.max()}] (first row {bad[0]}, worst value {worst}); "
-                "calibrate on more data, widen the margin, or use proved bounds"
+                f"[{lo.min()}, {hi.max()}] (first row {bad[0]}, worst value {worst}); {_REMEDIES[provenance]}"
             )
 
     def _lookup(self, index: int, node: Node, x: IntArray) -> IntArray:

@@ -179,10 +179,7 @@ def test_nan_infinity_and_huge_numbers_are_refused_or_answered_as_in_the_library
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        *(
-            ("grid", v, 'grid must be one of "hidden", "thresholds", "uniform", got')
-            for v in ("all", None, 3, ["hidden"])
-        ),
+        *(("grid", v, 'grid must be one of "hidden", "thresholds", "uniform", got') for v in ("all", 3, ["hidden"])),
         *(("encoding", v, 'encoding must be one of "bits", "digits", got') for v in ("bytes", None, True, {})),
         *(("p_error", v, "p_error must be .*got") for v in (0.0, 1.0, -0.1, 2.0**-129, np.nan, "0.1", True)),
         *(("global_p_error", v, "global_p_error must be .*got") for v in (0, 1, np.inf)),
@@ -209,9 +206,8 @@ def test_two_error_probabilities_are_refused():
             (v, r'n_bits must be an int from 1 to 16 or "auto", got')
             for v in (0, 17, -1, 8.0, "8", None, True, [8], np.nan)
         ),
-        ({}, "must have the key 'leaves' and may have 'inputs', got"),
-        ({"inputs": 4}, "must have the key 'leaves' and may have 'inputs', got"),
-        ({"leaves": 4, "weights": 4}, "must have the key 'leaves' and may have 'inputs', got"),
+        ({}, "must have the keys 'leaves' or 'inputs' or both, got"),
+        ({"leaves": 4, "weights": 4}, "must have the keys 'leaves' or 'inputs' or both, got"),
         ({"leaves": 0}, r"n_bits\['leaves'\] must be an int from 1 to 16"),
         ({"leaves": 4, "inputs": 1}, r"n_bits\['inputs'\] must be an int from 2 to 8, got 1"),
         ({"leaves": 4, "inputs": 9}, r"n_bits\['inputs'\] must be an int from 2 to 8, got 9"),
@@ -330,8 +326,10 @@ def test_linear_leaves_are_refused():
 def test_early_stopping_of_single_rows_is_refused():
     x, y = data("LGBMClassifier", "breast_cancer")
     model = LGBMClassifier(pred_early_stop=True, **LITTLE).fit(x, y)
-    with pytest.raises(LoweringError, match="pred_early_stop must be False: it leaves out trees, row by row; set it"):
+    with pytest.raises(LoweringError, match="pred_early_stop must be False, got True: it leaves out trees"):
         model.compile(x)
+    model.set_params(pred_early_stop="false").compile(x)
+    assert not model.set_params(pred_early_stop=True).is_compiled_
 
 
 @pytest.mark.parametrize("init", [LogisticRegression(max_iter=5000), DummyClassifier(strategy="stratified")])

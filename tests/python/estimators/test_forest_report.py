@@ -95,7 +95,7 @@ def test_the_report_counts_what_the_program_holds(name):
         if f >= 0
     }
     assert report.n_conditions >= len(thresholds)
-    assert report.score_error == quantized.error_bound.max()
+    assert report.score_error == (quantized.error_bound / quantized.forest.score_range).max()
     assert report.evaluation_key_bytes > 0
     assert report.secret_key_bytes > 0
     assert report.input_bytes_per_row == 24 * report.ciphertexts

@@ -19,7 +19,7 @@ SMALL = {
     },
 }
 
-WAYS = [("hidden", "bits"), ("thresholds", "bits"), ("uniform", "bits"), ("hidden", "digits")]
+WAYS = [("hidden", "bits"), ("thresholds", "bits"), ("uniform", "bits"), ("uniform", "digits")]
 
 
 def shallow(name):
@@ -122,6 +122,17 @@ def test_a_model_that_asks_nothing_still_answers_encrypted_rows():
 
 
 def test_digits_refuse_missing_values_before_they_encrypt():
-    model = encrypted("DecisionTreeClassifier", "iris", "hidden", "digits", {"leaves": 6, "inputs": 4})
+    model = encrypted("DecisionTreeClassifier", "iris", "uniform", "digits", {"leaves": 6, "inputs": 4})
     with pytest.raises(ValueError, match=r"holds NaN in row 0, column 1; .* no place for missing values"):
         model.predict([[5.0, np.nan, 1.0, 0.2]], fhe="execute")
+
+
+def test_equal_trees_decrypt_to_their_sum():
+    """Trees without randomness: if they were not added up first, their lookups would be one ciphertext, many times."""
+    x, y = data("RandomForestClassifier", "breast_cancer")
+    model = make("RandomForestClassifier", n_estimators=16, bootstrap=False, max_features=None, max_depth=3).fit(x, y)
+    model.compile(x, grid="thresholds")
+    with_keys(model.fhe_circuit_)
+    bits = model.quantize_input(x[:24])
+    (sums,) = model.fhe_circuit_.execute([bits])
+    assert (sums == model._fhe_compiled.simulate(model._fhe_adapter.prepare(model, x[:24]))).all()

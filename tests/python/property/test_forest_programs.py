@@ -44,6 +44,16 @@ def integer_sums(quantized: QuantizedForest, x: np.ndarray) -> np.ndarray:
     return sums - quantized.zeros
 
 
+def no_two_lookups_of_a_sum_are_equal(quantized: QuantizedForest) -> bool:
+    """Equal indices would make equal ciphertexts; the sum of these has more noise than the parameters allow."""
+    keys = [
+        (lookup.output, *sorted(weights.items()), constant)
+        for lookup in quantized.cut.lookups
+        for weights, constant in [lookup.index_weights()]
+    ]
+    return len(set(keys)) == len(keys)
+
+
 def check(forest: Forest, x: np.ndarray, options: ForestOptions) -> QuantizedForest:
     quantized = quantize_forest(forest, x, options)
     bits = quantized.encode(x)
@@ -51,6 +61,7 @@ def check(forest: Forest, x: np.ndarray, options: ForestOptions) -> QuantizedFor
     assert np.array_equal(evaluate(quantized.program, [bits])[0], expected)
     assert np.array_equal(NativeEngine(quantized.program).run([bits])[0], expected)
     assert np.array_equal(build_engine(quantized.native).run(x), expected)
+    assert no_two_lookups_of_a_sum_are_equal(quantized)
     error = np.abs(quantized.decode(expected) - quantized.forest.scores(x))
     rounding = 1e-12 * (1 + np.abs(quantized.forest.scores(x)))  # of sums of at most 12 values of 3 digits in float64
     assert (error <= quantized.error_bound + rounding).all()

@@ -142,6 +142,19 @@ def test_small_pieces_of_different_trees_share_a_lookup_but_never_pieces_of_diff
     assert [lookup.output for lookup in lookups] == [0, 1]
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_equal_trees_share_their_lookups(depth: int) -> None:
+    """Two lookups of one table at one index would be one ciphertext, which must not be added to itself."""
+    tree, once = full_tree(depth), list(range(2**depth))
+    single = cut_trees([tree], [0], once)
+    many = cut_trees([tree] * 5, [0] * 5, once)
+    assert len(many.lookups) <= len(single.lookups)
+    indices = [(sorted(weights.items()), constant) for weights, constant in (x.index_weights() for x in many.lookups)]
+    assert all(indices.count(index) == 1 for index in indices)
+    for true in consistent_assignments(once, np.random.default_rng(depth), 50):
+        assert lookup_sum(many, true) == 5 * walk(tree, true)
+
+
 def test_trees_that_are_constant_need_no_lookup() -> None:
     constant = ScalarTree([-1], [-1], [-1], [5])
     cut = cut_trees([constant, constant], [0, 0], [])

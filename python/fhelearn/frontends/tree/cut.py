@@ -15,7 +15,8 @@ Below ``width * m`` the table is 0, above it holds the leaf that `own` leads to.
 One value of every tree may be chosen to be 0, because the decoder can add a constant: that leaf costs nothing.
 
 **A lookup** evaluates one piece, or the sum of several small ones of any trees: their indices are the digits of its
-index, so its size is the product of their sizes. Pieces without literals that ask the same chains share their digits.
+index, so its size is the product of their sizes. Pieces of equal index are added up first, and pieces without literals
+that ask the same chains share their digits.
 
 **Which cut?** All lookups of a circuit cost the same: they share the cryptographic parameters of the widest. So for
 each number of bits b, pieces of least total cost with at most ``2**b`` values are found by dynamic programming over the
@@ -32,12 +33,14 @@ from dataclasses import dataclass
 from itertools import product
 from math import inf, log2, prod
 
+import numpy as np
+
 from fhelearn.exceptions import LoweringError
 from fhelearn.frontends.tree.scalar import ScalarTree
 
-LOOKUP_PRICE: Mapping[int, float] = {1: 13, 2: 14, 3: 14, 4: 16.5, 5: 42, 6: 97, 7: 280, 8: 500}
-"""Milliseconds per lookup by bits of the index, for sums of many lookups of 8-bit leaves at p_error 2**-40, on two busy
-cores; only their ratios count (benchmarks/README.md). Concrete's optimizer prices them at 75, 82, 101, 142, 330 and 764
+LOOKUP_PRICE: Mapping[int, float] = {1: 6.5, 2: 7, 3: 7, 4: 8.3, 5: 21, 6: 48, 7: 140, 8: 250}
+"""Milliseconds per lookup by bits of the index, for sums of many lookups of 8-bit leaves at p_error 2**-40, on two
+cores; only their ratios count for the cut. Concrete's optimizer prices them at 75, 82, 101, 142, 330 and 764
 million operations (1 to 6 bits), the same for sums of 9 to 14 bits; narrow ones take longer than it says, for their
 keys are larger."""
 
@@ -174,7 +177,7 @@ class Cut:
     bit_width : int
         Bits of the widest index.
     prices : mapping of int to float
-        Prices of the cuts that were compared, in millions of operations, by bits.
+        Prices of the cuts that were compared, in milliseconds, by bits; of a sample of the trees where there are many.
     """
 
     lookups: tuple[Lookup, ...]
@@ -212,12 +215,16 @@ def cut_trees(trees: Sequence[ScalarTree], outputs: Sequence[int], chain: Sequen
     LoweringError
         If a tree needs an index of more than :data:`WIDEST` bits.
     """
-    step = max(1, len(trees) // _SAMPLE)
+    # drawn, because trees of several classes take turns
+    sample = list(range(len(trees)))
+    if len(trees) > _SAMPLE:
+        sample = sorted(np.random.default_rng(0).choice(len(trees), _SAMPLE, replace=False).tolist())
+    some, their_outputs = [trees[i] for i in sample], [outputs[i] for i in sample]
     prices: dict[Pricing, float] = {}
     for bits, price in LOOKUP_PRICE.items():
         narrower = min(prices.values(), default=inf)
         tried = [Pricing(bits, mixture) for mixture in _MIXTURES]
-        cuts = [_cut_for(trees[::step], outputs[::step], chain, pricing) for pricing in tried]
+        cuts = [_cut_for(some, their_outputs, chain, pricing) for pricing in tried]
         prices |= {p: price * len(cut[0]) for p, cut in zip(tried, cuts, strict=True) if cut is not None}
         if all(prices.get(pricing, 0.0) > narrower for pricing in tried):
             break  # wider lookups only get dearer from here on
@@ -322,7 +329,8 @@ def pack(pieces: Sequence[Piece], output: int, chain: Sequence[int], capacity: i
     """Put pieces together into lookups of at most `capacity` values; best fit, largest first."""
     rooms: list[list[list[Piece]]] = [[] for _ in range(capacity + 1)]
     lookups: list[list[Piece]] = []
-    for piece in sorted(_share_digits(pieces, chain, capacity), key=lambda piece: -piece.size):
+    distinct = _share_digits(_add_equal(pieces, chain), chain, capacity)
+    for piece in sorted(distinct, key=lambda piece: -piece.size):
         room = next((r for r in range(piece.size, capacity + 1) if rooms[r]), 0)
         if room:
             members = rooms[room].pop()
@@ -334,11 +342,37 @@ def pack(pieces: Sequence[Piece], output: int, chain: Sequence[int], capacity: i
     return [Lookup(output, tuple(members)) for members in lookups]
 
 
+def _add_equal(pieces: Sequence[Piece], chain: Sequence[int]) -> list[Piece]:
+    """Add up pieces of equal index, which trees that share their upper splits have.
+
+    This is needed for correctness, not only for the price: lookups of one table at one index are the same ciphertext,
+    noise included, and adding a ciphertext to itself breaks the noise budget.
+    """
+    merged: dict[tuple[object, ...], Piece] = {}
+    for piece in pieces:
+        plain = _sorted_piece(_without_literal(piece, chain))
+        key = (plain.literals, plain.digits)
+        other = merged.get(key)
+        if other is not None:
+            own = tuple(a + b for a, b in zip(other.own, plain.own, strict=True))
+            plain = Piece(plain.literals, plain.digits, own, other.trees | plain.trees)
+        merged[key] = plain
+    return list(merged.values())
+
+
+def _sorted_piece(piece: Piece) -> Piece:
+    """The same piece with literals and digits in the one order that equal pieces share."""
+    literals = tuple(sorted(piece.literals, key=lambda literal: tuple(-1 if c is None else c for c in literal)))
+    digits = tuple(sorted(piece.digits))
+    own = piece.own if digits == piece.digits else tuple(piece.spread(digits))
+    return Piece(literals, digits, own, piece.trees)
+
+
 def _share_digits(pieces: Sequence[Piece], chain: Sequence[int], capacity: int) -> list[Piece]:
     """Add up pieces without literals that ask the same chains, as far as their common digits fit."""
     merged: dict[tuple[int, ...], Piece] = {}
     result = []
-    for piece in (_without_literal(piece, chain) for piece in pieces):
+    for piece in pieces:
         if piece.literals:
             result.append(piece)
             continue

@@ -167,6 +167,15 @@ class Forest:
         return rows
 
     @property
+    def score_range(self) -> FloatArray:
+        """Greatest less least score that leaves of all trees could add up to; 1 where all are equal. (n_outputs,)."""
+        reach = np.zeros(self.n_outputs)
+        for tree in self.trees:
+            leaves = tree.value[tree.feature < 0]
+            reach[tree.first_output : tree.first_output + leaves.shape[1]] += np.ptp(leaves, axis=0)
+        return np.where(reach > 0, reach, 1.0)
+
+    @property
     def rounding_bound(self) -> FloatArray:
         """How far the library's scores may be from exact sums, and float64 ones from either; shape (n_outputs,).
 

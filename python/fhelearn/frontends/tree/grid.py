@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from fhelearn.exceptions import LoweringError, QuantizationError
-from fhelearn.frontends.tree.comparisons import canonical_threshold
 from fhelearn.frontends.tree.conditions import Conditions
-from fhelearn.frontends.tree.forest import Forest, Precision, TreeNodes
+from fhelearn.frontends.tree.decoys import likely_places
+from fhelearn.frontends.tree.forest import Forest, TreeNodes
 from fhelearn.quantization.conditions import ConditionEncoder
 from fhelearn.typing import FloatArray, IntArray
 
@@ -71,10 +71,8 @@ def encode_hidden(forest: Forest, conditions: Conditions, x: FloatArray) -> Enco
     """The model's conditions among decoys.
 
     Every feature gets at least :data:`HIDDEN_POINTS` thresholds, and at least as many decoys as it has thresholds of
-    the model, as far as `x` has places for them. Decoys are drawn from the places between neighbouring values of `x`
-    where the model asks nothing. They are of the kind that most of the model's thresholds are: midpoints (of
-    scikit-learn's or LightGBM's kind), values of `x` (as ``x <= v``), or the numbers just below (``x < v``: XGBoost).
-    The draw is seeded by the model's leaf values: the same for the same model, and unknown to the client.
+    the model, as far as `x` has places for them. Decoys are drawn at random (from the operating system's entropy:
+    another compilation draws others) where such a library puts thresholds; see :mod:`.decoys`.
 
     Parameters
     ----------
@@ -86,22 +84,14 @@ def encode_hidden(forest: Forest, conditions: Conditions, x: FloatArray) -> Enco
     """
     own = _own_points(forest, conditions)
     values = [np.unique(column[np.isfinite(column)]) for column in forest.missing(x).T]
-    kinds = [[places(v, forest.precision) for v in values] for places in KINDS]
-    alike = [sum(int(np.isin(p, v).sum()) for p, v in zip(own, places, strict=True)) for places in kinds]
-    rng = _secret_generator(forest)
+    rng = np.random.default_rng(secrets.randbits(256))
+    places = likely_places(own, values, forest.precision, rng)
     decoys = []
-    for points, places in zip(own, kinds[int(np.argmax(alike))], strict=True):
-        free = np.setdiff1d(places, points)
+    for points, likely in zip(own, places, strict=True):
+        free = np.setdiff1d(likely, points)
         count = min(max(HIDDEN_POINTS - len(points), len(points)), len(free))
-        decoys.append(rng.choice(free, count, replace=False) if count else free[:0])
+        decoys.append(rng.choice(free, count, replace=False))
     return _encoding(forest, conditions, decoys, np.arange(forest.n_features if forest.accepts_nan else 0))
-
-
-def _secret_generator(forest: Forest) -> np.random.Generator:
-    digest = hashlib.sha256()
-    for tree in forest.trees:
-        digest.update(np.ascontiguousarray(tree.value).tobytes())
-    return np.random.default_rng(int.from_bytes(digest.digest(), "big"))
 
 
 def encode_grid(forest: Forest, conditions: Conditions, grid: FloatArray) -> Encoding:
@@ -115,32 +105,6 @@ def _own_points(forest: Forest, conditions: Conditions) -> list[FloatArray]:
     """Per feature, the thresholds that the model asks."""
     numerical = np.array([members is None for members in conditions.members], dtype=np.bool_)
     return [np.unique(conditions.threshold[numerical & (conditions.feature == j)]) for j in range(forest.n_features)]
-
-
-def _values(values: FloatArray, precision: Precision) -> FloatArray:
-    return values[:-1]
-
-
-def _just_below(values: FloatArray, precision: Precision) -> FloatArray:
-    lower = np.nextafter(values[1:].astype(precision), np.array(-np.inf, dtype=precision))
-    return lower.astype(np.float64)
-
-
-def _midpoints(values: FloatArray, precision: Precision) -> FloatArray:
-    """Points between neighbours as scikit-learn computes them, rounded down to the model's precision."""
-    return np.unique(canonical_threshold(values[:-1] / 2 + values[1:] / 2, False, precision))
-
-
-def _above_midpoints(values: FloatArray, precision: Precision) -> FloatArray:
-    """Points between neighbours as LightGBM computes them: the numbers just above the middle."""
-    with np.errstate(over="ignore"):
-        middle = (values[:-1] + values[1:]) / 2
-    middle = np.nextafter(middle[np.isfinite(middle)], np.inf)
-    return np.unique(canonical_threshold(middle, False, precision))
-
-
-KINDS = (_midpoints, _above_midpoints, _values, _just_below)
-"""Where a library puts thresholds, given the sorted different values of a feature."""
 
 
 def _encoding(forest: Forest, conditions: Conditions, decoys: Sequence[FloatArray], may_miss: IntArray) -> Encoding:
@@ -212,6 +176,10 @@ def uniform_grid(forest: Forest, x: FloatArray, bit_width: int) -> FloatArray:
                 f"feature {feature} has no finite value in the data given to compile, so it has no grid; use "
                 'grid="thresholds" or grid="hidden"'
             )
+        with np.errstate(over="ignore"):
+            span = values.max() - values.min()
+        if not np.isfinite(span):
+            raise QuantizationError(f"the range of feature {feature} is too wide for a grid in float64; rescale it")
         columns.append(np.linspace(values.min(), values.max(), points).astype(forest.precision).astype(np.float64))
     return np.stack(columns)
 

@@ -25,8 +25,12 @@ MIN_BITS, MAX_BITS = 1, 16
 _LATTICE_VALUES, _LATTICE_STEPS = 1024, 4096
 """Lattices of more steps are not looked for, nor where there are more distinct values: little would be gained."""
 
-_LATTICE_ERROR = 1e-9
-"""Distance from a lattice, in steps, that float64 rounding explains for values of up to 1e6 steps."""
+_LATTICE_ROUNDING = 8 * np.finfo(np.float64).eps
+"""Distance from a lattice, relative to the value, that a few float64 roundings explain. What remains of it is counted
+in the error bound."""
+
+_LATTICE_REACH = 1e6
+"""Values further from zero than so many times the range are counted from their least only."""
 
 _COMPLEMENT_ERROR = 1e-14
 """Relative difference that rounding explains between the sums of two probabilities that should be equal."""
@@ -92,11 +96,11 @@ def quantize_leaves(forest: Forest, n_bits: int, separate: bool = False) -> Inte
             rounded = np.rint((part - least) / step).astype(np.int64)
             q[np.ix_(np.flatnonzero(tree.feature < 0), columns)] = rounded
             places = tree.first_output + columns
-            error[places] += np.abs(part - least - rounded * step).max(axis=0)
-            if absolute:
-                shift[places] += round(least / step)
-            else:
-                offset[places] += least
+            first = round(least / step) if absolute else 0
+            shift[places] += first
+            offset[places] += 0.0 if absolute else least
+            decoded = (rounded + first) * step if absolute else rounded * step + least
+            error[places] += np.abs(part - decoded).max(axis=0)
     return IntegerLeaves(tuple(values), scale, shift, offset, error)
 
 
@@ -122,8 +126,7 @@ def _step(parts: list[FloatArray], n_bits: int) -> tuple[float, bool]:
     places, counted = _distinct(parts, reach)
     for values, absolute in ((places, True), (counted, False)):
         for steps in range(1, min(most, _LATTICE_STEPS) + 1) if len(values) else ():
-            scaled = values * steps
-            if np.abs(scaled - np.rint(scaled)).max() <= _LATTICE_ERROR:
+            if _integers(values * steps):
                 return reach / steps or reach, absolute
     return reach / max(most - most % 2, 1) or reach, False  # denormal ranges have fewer steps than asked for
 
@@ -136,8 +139,13 @@ def _distinct(parts: list[FloatArray], reach: float) -> tuple[FloatArray, FloatA
         counted = np.union1d(counted, (part - part.min()) / reach)
         if len(counted) > _LATTICE_VALUES:
             return np.zeros(0), np.zeros(0)
-    large = len(places) > _LATTICE_VALUES or np.abs(places).max() > 1 / _LATTICE_ERROR
+    large = len(places) > _LATTICE_VALUES or np.abs(places).max() > _LATTICE_REACH
     return np.zeros(0) if large else places, counted
+
+
+def _integers(values: FloatArray) -> bool:
+    """Whether all values are integers, up to rounding."""
+    return bool((np.abs(values - np.rint(values)) <= _LATTICE_ROUNDING * np.maximum(np.abs(values), 1.0)).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +180,9 @@ class Complements:
         half = leaves.scale / 2
         middle = (self.total / 2 - leaves.offset) / half
         whole = np.rint(middle)
-        middle = np.where(np.abs(middle - whole) <= _LATTICE_ERROR * (1 + np.abs(middle)), whole, middle)
+        # the rounding of the sums in `total` and `offset`
+        near = np.abs(middle - whole) <= _COMPLEMENT_ERROR * np.maximum(np.abs(self.total / half), 1.0)
+        middle = np.where(near, whole, middle)
         from_middle = (2 * counts - middle) * half
         scores = np.empty((len(sums), 2 * len(self.kept)))
         scores[:, self.kept] = self.total / 2 + from_middle

@@ -151,7 +151,9 @@ class _FeatureKinds:
                 f"LightGBM: feature {np.flatnonzero(mixed)[0]} is categorical in some splits and numerical in others; "
                 "fit all iterations with the same categorical features"
             )
-        return self.zero
+        # Features that no split asks do not matter; marked alike, they do not tell the client which are asked.
+        asked = self.zero | self.numerical | self.categorical
+        return self.zero | (~asked & bool(self.zero.any()))
 
 
 def _fields(block: str) -> dict[str, str]:

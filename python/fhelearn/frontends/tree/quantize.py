@@ -44,6 +44,7 @@ class ForestOptions:
         Bits of the uniform grid, 2 to 8; used with ``grid="uniform"`` and ``encoding="digits"``.
     grid : {"hidden", "thresholds", "uniform"}
     encoding : {"bits", "digits"}
+        "digits" is on the uniform grid, whatever `grid` says.
     separate_scales : bool
         Whether outputs are targets with a scale each; else they are classes, which are compared.
     """

@@ -56,5 +56,9 @@ class CiphertextError(FhelearnError, ValueError):
     """A ciphertext is corrupt, or belongs to another circuit or another key set."""
 
 
+class HiddenGridWarning(UserWarning):
+    """The data given to ``compile`` has too few values to hide thresholds among decoys; the message names features."""
+
+
 class OutOfRangeWarning(UserWarning):
     """Float inputs outside the range seen at ``compile`` were clipped; the message counts them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -17,7 +18,7 @@ from fhelearn.estimators.compiled import CompileOptions
 from fhelearn.estimators.compiled_forest import CompiledForest, build_engine
 from fhelearn.estimators.forest_adapter import ForestAdapter
 from fhelearn.estimators.forest_report import ForestReport, forest_accuracy, forest_cost
-from fhelearn.exceptions import QuantizationError
+from fhelearn.exceptions import HiddenGridWarning, QuantizationError
 from fhelearn.frontends.tree import (
     EncodingName,
     Forest,
@@ -33,6 +34,9 @@ from fhelearn.typing import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import onnx
+
+_NAMED_FEATURES = 5
+"""How many features a warning names before it only counts."""
 
 _ONNX_ROWS = 64
 """Rows, spread over the thresholds, on which the export compares the ONNX model with the library's."""
@@ -127,6 +131,8 @@ class FHEForestMixin(FHEMixin):
         if bits.leaves is None:
             wanted = replace(wanted, leaf_bits=self._fhe_fewest_bits(place(forest, x, wanted)[0], x))
         quantized = quantize_forest(forest, x, wanted)
+        if grid == "hidden" and (exposed := quantized.exposed_features).size:
+            _warn_exposed(exposed)
         compiled = CompiledForest(quantized, options, copy.deepcopy(self.n_bits), adapter.fitted(self))
         compiled.prepare_circuit()
         self._fhe_compiled = compiled
@@ -208,6 +214,17 @@ class FHEForestProbabilityMixin(ProbabilityMethods, FHEForestMixin):
 
 class FHEForestDecisionMixin(DecisionMethods, FHEForestProbabilityMixin):
     """For tree models with ``decision_function`` too: the same at run time, more to a type checker."""
+
+
+def _warn_exposed(features: IntArray) -> None:
+    shown = ", ".join(str(feature) for feature in features[:_NAMED_FEATURES])
+    more = f" and {len(features) - _NAMED_FEATURES} more" if len(features) > _NAMED_FEATURES else ""
+    warnings.warn(
+        f'grid="hidden": the model has more thresholds than decoys could be drawn for feature {shown}{more}, because X '
+        "has few different values there; compile on more rows, or take it that the client can guess them",
+        HiddenGridWarning,
+        stacklevel=4,
+    )
 
 
 def _checked(grid: Grid | None, encoding: EncodingName) -> tuple[Grid, EncodingName]:

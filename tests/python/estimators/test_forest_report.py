@@ -1,6 +1,7 @@
 """What tree models cost, counted exactly, what the client is given, and what the report says about both."""
 
 import dataclasses
+import warnings
 from functools import cache
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 
+from fhelearn import HiddenGridWarning
 from fhelearn.ensemble import IsolationForest, RandomForestClassifier
 from fhelearn.estimators.forest_report import CutReport, EncodingPrice, ForestReport
 from fhelearn.ir import cost
@@ -229,8 +231,8 @@ def given_away(model):
     ids=lambda model: type(model).__name__,
 )
 @pytest.mark.parametrize("holes", [False, True], ids=["complete", "missing"])
-def test_hidden_thresholds_look_like_decoys(model, holes):
-    """`compile` promises of grid="hidden" that the client cannot tell the model's conditions from decoys."""
+def test_hidden_thresholds_are_sent_as_decoys_are(model, holes):
+    """On features that have decoys, once, and with no side of missing values."""
     x = np.where(np.random.default_rng(0).random(X.shape) < 0.1, np.nan, X) if holes else X
     assert given_away(type(model)(**model.get_params(deep=False)).fit(x, Y).compile(x)) == []
 
@@ -242,3 +244,21 @@ def test_a_feature_that_the_model_does_not_ask_is_sent_all_the_same():
     assert len(asked) < 30
     counts = np.bincount(quantized.encoder.feature, minlength=30)
     assert set(counts.tolist()) == {64}  # 63 thresholds, and whether the feature is present
+
+
+def test_a_grid_that_cannot_hide_says_so():
+    model = XGBClassifier(n_estimators=5, max_depth=3, n_jobs=1).fit(X, Y)
+    with pytest.warns(
+        HiddenGridWarning, match=r"more thresholds than decoys .* for feature \d+.* compile on more rows"
+    ):
+        model.compile(X[:1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", HiddenGridWarning)
+        model.compile(X)
+        model.compile(X[:1], grid="thresholds")
+
+
+def test_another_compilation_draws_other_decoys():
+    model = MODELS["tree"]().fit(X, Y)
+    first, again = (model.compile(X).quantize_input(X) for _ in range(2))
+    assert not np.array_equal(first, again)

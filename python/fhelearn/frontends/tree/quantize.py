@@ -121,6 +121,18 @@ class QuantizedForest:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, program=from_bytes(state["program"]))
 
+    @property
+    def exposed_features(self) -> IntArray:
+        """Features whose thresholds outnumber their decoys; all that are asked, where there are no decoys at all."""
+        assert isinstance(self.encoder, ConditionEncoder)
+        own = _thresholds(self.native.encoder)
+        decoys = _thresholds(self.encoder) - own
+        asked, hidden = (
+            np.bincount([feature for feature, _ in points], minlength=self.forest.n_features)
+            for points in (own, decoys)
+        )
+        return np.flatnonzero(asked > hidden)
+
     def check(self, x: FloatArray) -> None:
         """Raise ValueError if `x` holds a missing value that the forest has no side for. x: shape (n, n_features)."""
         if not self.forest.accepts_nan and (missing := np.isnan(x)).any():
@@ -147,6 +159,12 @@ class QuantizedForest:
     def error_bound(self) -> FloatArray:
         """How far a decoded score is from the library's at most: rounded leaves, float sums. Shape (n_outputs,)."""
         return self.complements.expand(self.leaves.error_bound) + self.forest.rounding_bound
+
+
+def _thresholds(encoder: ConditionEncoder) -> set[tuple[int, float]]:
+    """The thresholds of features that are compared with finite ones."""
+    facts = zip(encoder.feature.tolist(), encoder.threshold.tolist(), encoder.members, strict=True)
+    return {(feature, threshold) for feature, threshold, members in facts if members is None and np.isfinite(threshold)}
 
 
 def quantize_forest(forest: Forest, x: FloatArray, options: ForestOptions) -> QuantizedForest:

@@ -268,18 +268,6 @@ def own_leaves(model: Any, x: Any) -> np.ndarray:
     return np.column_stack([tree.library_id[reached[:, t]] for t, tree in enumerate(trees)])
 
 
-def rounding(model: Any, unit: float | None = None) -> float:
-    """What a sum of leaves may be off by: every partial sum rounds once, and so does the answer.
-
-    unit: half an ulp of 1, by default in the precision in which the library adds.
-    """
-    forest = model._fhe_adapter.forest(model)
-    if unit is None:
-        unit = 2.0**-24 if type(model).__name__ in XGBOOST else 2.0**-53
-    size = np.abs(forest.base).max() + sum(np.abs(tree.value).max() for tree in forest.trees)
-    return float(2 * (forest.n_trees + 2) * unit * size)
-
-
 def beside(threshold: np.ndarray, nan: bool) -> np.ndarray:
     """Per threshold: itself, its neighbours in float64 and in float32, and a tie of rounding to float32; or NaN.
 

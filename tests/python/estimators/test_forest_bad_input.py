@@ -46,7 +46,6 @@ from tests.python.estimators.forest_cases import (
     make,
     own_leaves,
     regression,
-    rounding,
     usual,
 )
 from tests.python.unit.frames import mixed_frame
@@ -312,7 +311,7 @@ def test_dart_with_dropped_trees_decides_and_answers_as_the_library(model):
         assert (simulated == expected).all()
     else:
         bound = model._fhe_compiled.quantized.error_bound[0]
-        assert (np.abs(simulated - expected) <= bound + 2 * rounding(model, 2.0**-24)).all()
+        assert (np.abs(simulated - expected) <= bound).all()
 
 
 def test_linear_leaves_are_refused():
@@ -359,7 +358,7 @@ def test_custom_objectives_are_answered_as_in_the_library(cls):
     model = cls(objective=least_squares, n_bits=16, **(SMALL if cls is XGBRegressor else LITTLE)).fit(X, Y).compile(X)
     assert_answers_as_the_library(model, X)
     error = np.abs(model.predict(X, fhe="simulate") - model.predict(X)).max()
-    assert error <= model._fhe_compiled.quantized.error_bound[0] + 2 * rounding(model, 2.0**-24)
+    assert error <= model._fhe_compiled.quantized.error_bound[0]
 
 
 @pytest.mark.parametrize("strategy", ["one_output_per_tree", "multi_output_tree"])

@@ -7,7 +7,7 @@ from sklearn.tree import DecisionTreeClassifier as PlainTree
 from fhelearn.ensemble import RandomForestClassifier
 from fhelearn.estimators.build import METHODS
 from fhelearn.estimators.forest_report import undecided
-from fhelearn.tree import DecisionTreeClassifier
+from fhelearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tests.python.estimators.forest_cases import (
     CLASSES,
     EVERY_CASE,
@@ -20,7 +20,6 @@ from tests.python.estimators.forest_cases import (
     library_leaves,
     make,
     own_leaves,
-    rounding,
     rows_of,
     ties,
 )
@@ -45,7 +44,7 @@ def bracket(model, method, scores):
     Every answer grows with some scores and falls with the others: a probability grows with its own score, a mean or a
     median with all. So its extremes are where each score is off by as much as it may be.
     """
-    bound = model._fhe_compiled.quantized.error_bound + rounding(model)
+    bound = model._fhe_compiled.quantized.error_bound
     signs = np.vstack([2 * np.eye(scores.shape[1]) - 1, np.ones(scores.shape[1])])
     placeholder = model._fhe_adapter.placeholder(model, len(scores))
     views = (model._fhe_adapter.view(model, scores + sign * bound) for sign in np.vstack([signs, -signs]))
@@ -132,5 +131,22 @@ def test_trees_that_outvote_each_other_exactly_stay_tied(share, n_trees):
     model.estimators_ = plain * (n_trees // 2)
     model.compile(x)
     different = model.predict(x, fhe="simulate") != model.predict(x)
+    unsure = undecided(model, scores_of(model, x), model._fhe_compiled.quantized.error_bound)
+    assert not (different & ~unsure).any()
+
+
+@pytest.mark.parametrize("step", [1e-12, 1e-9, 1e-6])
+def test_values_beside_a_lattice_are_within_the_stated_error(step):
+    x = np.arange(4.0)[:, np.newaxis]
+    model = DecisionTreeRegressor().fit(x, [1.0, 2.0 + step, 4.0, 3.0 - step]).compile(x)
+    error = np.abs(model.predict(x, fhe="simulate") - model.predict(x)).max()
+    assert error <= model._fhe_compiled.quantized.error_bound[0]
+
+
+@pytest.mark.parametrize("step", [0.0, 1e-12, 1e-9, 1e-6])
+def test_probabilities_beside_a_half_are_the_librarys_or_undecided(step):
+    x = np.array([[0.0], [0.0], [1.0], [1.0]])
+    model = DecisionTreeClassifier().fit(x, [0, 1, 0, 1], sample_weight=[1, 1 + step, 3, 1]).compile(x)
+    different = model.predict(x) != model.predict(x, fhe="simulate")
     unsure = undecided(model, scores_of(model, x), model._fhe_compiled.quantized.error_bound)
     assert not (different & ~unsure).any()

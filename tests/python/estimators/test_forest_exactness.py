@@ -39,7 +39,6 @@ from tests.python.estimators.forest_cases import (
     library_leaves,
     make,
     own_leaves,
-    rounding,
     ties,
     usual,
 )
@@ -140,8 +139,7 @@ def test_every_width_of_leaves_is_exact_and_within_its_bound(name, n_bits, rng):
     prepared = model._fhe_adapter.prepare(model, x)
     exact = model._fhe_adapter.forest(model).scores(prepared)
     error = np.abs(model._fhe_compiled.scores(prepared, "simulate") - exact)
-    # Beyond rounded leaves there is the float64 rounding of both sums.
-    assert (error <= quantized.error_bound + 2 * rounding(model, 2.0**-53)).all()
+    assert (error <= quantized.error_bound).all()
 
 
 @pytest.mark.parametrize("name", LABELLED)

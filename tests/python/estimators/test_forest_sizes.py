@@ -13,7 +13,7 @@ from fhelearn.estimators.compiled_forest import CompiledForest
 from fhelearn.frontends.tree import ForestOptions, QuantizedForest, quantize_forest
 from fhelearn.ir import cost
 from fhelearn.xgboost import XGBClassifier
-from tests.python.estimators.forest_cases import lazy_circuits, rounding  # noqa: F401 (an autouse fixture)
+from tests.python.estimators.forest_cases import lazy_circuits  # noqa: F401 (an autouse fixture)
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +79,7 @@ def test_simulating_many_rows_equals_the_plain_walk_on_a_sample(name):
     np.testing.assert_array_equal(state.engine.run([bits])[0], sums[sample])
     wrong = model.predict(rows()[2], fhe="simulate") != model.predict(rows()[2])
     margin = np.abs(state.quantized.decode(sums)[:, -1] - decision_point(name))
-    assert (margin[wrong] <= state.quantized.error_bound[-1] + 2 * rounding(model)).all()
+    assert (margin[wrong] <= state.quantized.error_bound[-1]).all()
 
 
 def decision_point(name):

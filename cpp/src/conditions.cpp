@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "array_checks.hpp"
 #include "fhelearn/parallel.hpp"
 
 namespace fhelearn {
@@ -20,21 +21,6 @@ constexpr double kZeroThreshold = 1e-35F;
 
 // Rows whose values stay in the nearest cache while each feature takes its turn.
 constexpr std::size_t kTileRows = 128;
-
-[[noreturn]] void fail(const std::string& what, const std::string& value, const std::string& allowed) {
-    throw std::invalid_argument(what + " is " + value + ", must be " + allowed);
-}
-
-std::string entry(const char* array, std::size_t index) {
-    return std::string(array) + "[" + std::to_string(index) + "]";
-}
-
-template <class T>
-void check_size(const char* what, const std::vector<T>& array, std::size_t expected, const char* of) {
-    if (array.size() == expected) return;
-    throw std::invalid_argument(std::string(what) + " has " + std::to_string(array.size()) + " entries, must have " +
-                                std::to_string(expected) + " (" + of + ")");
-}
 
 // `starts` divides `values` into ascending lists of categories.
 void check_lists(const char* starts_name, const std::vector<std::int64_t>& starts, const char* name,
@@ -72,13 +58,13 @@ void check(const ConditionArrays& a) {
         fail("the number of conditions or categories", std::to_string(std::max(size, a.categories.size())),
              "at most " + std::to_string(kMost));
     }
-    check_size("threshold", a.threshold, size, "one per condition");
-    check_size("categorical", a.categorical, size, "one per condition");
-    check_size("nan_true", a.nan_true, size, "one per condition");
-    check_size("category_start", a.category_start, size + 1, "one per condition, and the end");
-    check_size("zero_is_missing", a.zero_is_missing, features, "one per feature");
-    check_size("has_known", a.has_known, features, "one per feature");
-    check_size("known_start", a.known_start, features + 1, "one per feature, and the end");
+    check_size("threshold", a.threshold.size(), size, "one per condition");
+    check_size("categorical", a.categorical.size(), size, "one per condition");
+    check_size("nan_true", a.nan_true.size(), size, "one per condition");
+    check_size("category_start", a.category_start.size(), size + 1, "one per condition, and the end");
+    check_size("zero_is_missing", a.zero_is_missing.size(), features, "one per feature");
+    check_size("has_known", a.has_known.size(), features, "one per feature");
+    check_size("known_start", a.known_start.size(), features + 1, "one per feature, and the end");
     check_lists("category_start", a.category_start, "categories", a.categories);
     check_lists("known_start", a.known_start, "known", a.known);
     for (std::size_t i = 0; i < size; ++i) {

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "array_checks.hpp"
 #include "fhelearn/types.hpp"
 
 namespace fhelearn {
@@ -24,22 +25,8 @@ constexpr double kCyclesPerLeaf = 8;
 constexpr std::size_t kMostMasks = std::size_t{1} << 29;  // whose words 32 bits can name
 constexpr std::size_t kMinEntries = 64;                   // of a table, for ForestKernels::add
 
-[[noreturn]] void fail(const std::string& what, std::int64_t value, const std::string& allowed) {
-    throw std::invalid_argument(what + " is " + std::to_string(value) + ", must be " + allowed);
-}
-
-std::string entry(const char* array, std::size_t index) {
-    return std::string(array) + "[" + std::to_string(index) + "]";
-}
-
 std::string range(std::int64_t first, std::int64_t last) {
     return "in [" + std::to_string(first) + ", " + std::to_string(last) + "]";
-}
-
-void check_size(const char* what, std::size_t size, std::size_t expected, const char* of) {
-    if (size == expected) return;
-    throw std::invalid_argument(std::string(what) + " has " + std::to_string(size) + " entries, must have " +
-                                std::to_string(expected) + " (" + of + ")");
 }
 
 void check_shapes(const ForestArrays& a) {

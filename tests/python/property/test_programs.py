@@ -6,8 +6,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from fhelearn.backends.concrete.lowering import normalize
 from fhelearn.exceptions import AccumulatorOverflowError, LoweringError
-from fhelearn.ir import OPS, DeclaredBounds, Program, ProgramBuilder, evaluate, region_widths, verify
+from fhelearn.ir import OPS, DeclaredBounds, Program, ProgramBuilder, cost, evaluate, region_widths, verify
 from fhelearn.passes import PASSES, eliminate_dead_nodes, expand_products, is_canonical
 from fhelearn.testing import assert_bit_exact, random_inputs, random_program
 from fhelearn.typing import IntArray
@@ -82,12 +83,43 @@ def rows_in_bounds(program: Program, inputs: list[IntArray]) -> list[IntArray]:
     return [x[keep] for x in inputs]
 
 
+def repeated_lookups(rng: np.random.Generator) -> Program:
+    """A sum of lookups of which some have the same index and the same table, some only one of both."""
+    builder, k, m, size = ProgramBuilder(), int(rng.integers(1, 5)), int(rng.integers(2, 12)), 16
+    x = builder.emit("input", shape=(k,), lo=0, hi=1)
+    if rng.integers(2):
+        x = builder.emit("gather", x, axis=0, indices=rng.integers(k, size=m))
+    else:
+        x = builder.emit("matmul", x, weights=rng.integers(-1, 2, size=(k, m)))
+    tables = rng.integers(-4, 5, size=(3, size))
+    table = tables[rng.integers(3, size=m)] if rng.integers(2) else tables[0]
+    y = builder.emit("table_lookup", x, lo=-8, table=table)
+    return builder.build(builder.emit("matmul", y, weights=rng.integers(-2, 3, size=(m, 2))), y)
+
+
+def test_sums_of_equal_lookups_become_multiples_of_one() -> None:
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(2,), lo=0, hi=1)
+    index = builder.emit("matmul", x, weights=np.ones((2, 5), dtype=np.int64))
+    y = builder.emit("table_lookup", index, lo=0, table=np.array([0, 1, 3]))
+    program = builder.build(builder.emit("sum", y, axes=(0,), keepdims=False))
+    normal = normalize(program)
+    assert cost(program).total_lookups == 5
+    assert cost(normal).total_lookups == 1
+    assert is_canonical(normal)
+    rows = np.array([[0, 0], [1, 0], [1, 1]])
+    assert evaluate(normal, [rows])[0].tolist() == evaluate(program, [rows])[0].tolist() == [0, 5, 15]
+
+
 @pytest.mark.parametrize("name", sorted(PASSES))
 def test_a_pass_changes_no_answer(name: str) -> None:
     changed = refused = rows = 0
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
-        program = random_program(rng, small=seed % 2 == 0, calibrated=seed % 4 == 1)
+        if name == "share_equal_lookups":  # a random program hardly ever has any
+            program = repeated_lookups(rng)
+        else:
+            program = random_program(rng, small=seed % 2 == 0, calibrated=seed % 4 == 1)
         try:
             result = PASSES[name](program)
         except (

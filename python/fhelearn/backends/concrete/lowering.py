@@ -12,7 +12,7 @@ from fhelearn.backends.concrete.independence import refreshed_rounds
 from fhelearn.backends.concrete.mlir import FunctionText, Wire, module
 from fhelearn.exceptions import LoweringError
 from fhelearn.ir import Node, Program, RegionType, region_widths
-from fhelearn.passes import canonicalize_linear, eliminate_dead_nodes, expand_products
+from fhelearn.passes import canonicalize_linear, eliminate_dead_nodes, expand_products, share_equal_lookups
 from fhelearn.typing import IntArray
 
 WIDEST_LOOKUP = 16
@@ -61,8 +61,8 @@ class LoweredProgram:
 
 
 def normalize(program: Program) -> Program:
-    """The form that can be lowered: no dead nodes, no products or maxima, no correlated sums. Outputs are unchanged."""
-    return canonicalize_linear(expand_products(eliminate_dead_nodes(program)))
+    """The form that can be lowered: no dead nodes, products, maxima or correlated sums. Outputs are unchanged."""
+    return canonicalize_linear(share_equal_lookups(expand_products(eliminate_dead_nodes(program))))
 
 
 def lower(program: Program, batch_size: int) -> LoweredProgram:

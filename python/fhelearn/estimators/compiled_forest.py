@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from joblib import effective_n_jobs
 
 from fhelearn.backends.native_forest import ForestEngine
 from fhelearn.estimators.compiled import CompiledModel, CompileOptions
-from fhelearn.frontends.tree import NativeForest, QuantizedForest
+from fhelearn.frontends.tree import Forest, NativeForest, QuantizedForest, native_forest
 from fhelearn.ir import Program
 from fhelearn.typing import FloatArray, IntArray
 
@@ -68,3 +69,9 @@ def build_engine(native: NativeForest) -> ForestEngine:
         first_output=native.first_output,
         n_outputs=native.n_outputs,
     )
+
+
+def leaves_reached(forest: Forest, x: FloatArray) -> IntArray:
+    """What ``forest.apply(x)`` gives, from the C++ engine. Returns int64, shape (n, n_trees)."""
+    no_values = [np.zeros(tree.value.shape, dtype=np.int64) for tree in forest.trees]
+    return build_engine(native_forest(forest, no_values)).apply(x)

@@ -7,7 +7,6 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import numpy as np
 from sklearn.base import is_regressor
 from sklearn.utils.validation import check_is_fitted
 
@@ -15,7 +14,7 @@ from fhelearn.estimators.base import DecisionMethods, FHEMixin, ProbabilityMetho
 from fhelearn.estimators.bits import FOREST_BITS, parse_forest_bits, same_forest_bits
 from fhelearn.estimators.build import BitsParameter
 from fhelearn.estimators.compiled import CompileOptions
-from fhelearn.estimators.compiled_forest import CompiledForest, build_engine
+from fhelearn.estimators.compiled_forest import CompiledForest, leaves_reached
 from fhelearn.estimators.forest_adapter import ForestAdapter
 from fhelearn.estimators.forest_report import ForestReport, forest_accuracy, forest_cost
 from fhelearn.exceptions import HiddenGridWarning, QuantizationError
@@ -24,7 +23,6 @@ from fhelearn.frontends.tree import (
     Forest,
     ForestOptions,
     Grid,
-    native_forest,
     place,
     quantize_forest,
     rounded_scores,
@@ -145,8 +143,7 @@ class FHEForestMixin(FHEMixin):
                 f'n_bits="auto" keeps labels, and {type(self).__name__} has none; give an int from {MIN_BITS} to '
                 f"{MAX_BITS} (the default is {FOREST_BITS.default})"
             )
-        zeros = [np.zeros(tree.value.shape, dtype=np.int64) for tree in forest.trees]
-        leaves = build_engine(native_forest(forest, zeros)).apply(x)
+        leaves = leaves_reached(forest, x)
         expected = self._fhe_from_scores("predict", forest.sums(leaves))
         for bits in range(MIN_BITS, MAX_BITS + 1):
             changed = self._fhe_from_scores("predict", rounded_scores(forest, leaves, bits)) != expected

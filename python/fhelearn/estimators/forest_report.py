@@ -11,9 +11,8 @@ import numpy as np
 from sklearn.base import is_regressor
 
 from fhelearn.estimators.adapters import overridden
-from fhelearn.estimators.compiled_forest import CompiledForest, build_engine
+from fhelearn.estimators.compiled_forest import CompiledForest, leaves_reached
 from fhelearn.estimators.report import ModelReport, accuracy_figures, circuit_figures
-from fhelearn.frontends.tree import native_forest
 from fhelearn.frontends.tree.cut import LOOKUP_PRICE
 from fhelearn.quantization.digits import digit_columns
 
@@ -168,9 +167,7 @@ def forest_accuracy(estimator: Any, compiled: CompiledForest, X: Any, y: Any) ->
     judge = None if overridden(estimator, ["score"]) else view
     placeholder = adapter.placeholder(estimator, len(scores))
     figures = accuracy_figures(estimator, X, y, answered, judge, placeholder)
-    model = adapter.forest(estimator)
-    zeros = [np.zeros(tree.value.shape, dtype=np.int64) for tree in model.trees]
-    own = build_engine(native_forest(model, zeros)).apply(x)
+    own = leaves_reached(adapter.forest(estimator), x)
     figures["rows_moved"] = int((own != compiled.forest_engine.apply(x)).any(axis=1).sum())
     if not is_regressor(estimator):
         figures["rows_undecided"] = int(undecided(estimator, scores, quantized.error_bound).sum())

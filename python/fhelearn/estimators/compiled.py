@@ -23,7 +23,7 @@ MOST_EAGER_LOOKUPS = 10_000
 """Circuits of more lookups are compiled when they are first used: Concrete takes about a millisecond per lookup."""
 
 NAMED_FEATURES = 5
-"""How many features an out-of-range message names before it only counts."""
+"""How many features a message names before it only counts."""
 
 
 @dataclass(frozen=True)

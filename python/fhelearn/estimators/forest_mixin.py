@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from fhelearn.estimators.base import DecisionMethods, FHEMixin, ProbabilityMethods
 from fhelearn.estimators.bits import FOREST_BITS, parse_forest_bits, same_forest_bits
 from fhelearn.estimators.build import BitsParameter
-from fhelearn.estimators.compiled import CompileOptions
+from fhelearn.estimators.compiled import NAMED_FEATURES, CompileOptions
 from fhelearn.estimators.compiled_forest import CompiledForest, leaves_reached
 from fhelearn.estimators.forest_adapter import ForestAdapter
 from fhelearn.estimators.forest_report import ForestReport, forest_accuracy, forest_cost
@@ -32,9 +32,6 @@ from fhelearn.typing import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import onnx
-
-_NAMED_FEATURES = 5
-"""How many features a warning names before it only counts."""
 
 _ONNX_ROWS = 64
 """Rows, spread over the thresholds, on which the export compares the ONNX model with the library's."""
@@ -214,8 +211,8 @@ class FHEForestDecisionMixin(DecisionMethods, FHEForestProbabilityMixin):
 
 
 def _warn_exposed(features: IntArray) -> None:
-    shown = ", ".join(str(feature) for feature in features[:_NAMED_FEATURES])
-    more = f" and {len(features) - _NAMED_FEATURES} more" if len(features) > _NAMED_FEATURES else ""
+    shown = ", ".join(str(feature) for feature in features[:NAMED_FEATURES])
+    more = f" and {len(features) - NAMED_FEATURES} more" if len(features) > NAMED_FEATURES else ""
     warnings.warn(
         f'grid="hidden": the model has more thresholds than decoys could be drawn for feature {shown}{more}, because X '
         "has few different values there; compile on more rows, or take it that the client can guess them",

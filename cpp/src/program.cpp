@@ -45,19 +45,46 @@ std::vector<std::int64_t> expand(const IntArray& bound, const char* what, const 
     return result;
 }
 
-void check_region(const NodeSpec& spec, Node& node) {
+void decode_region(const NodeSpec& spec, Node& node) {
     if (spec.width < 1 || spec.width > 64) {
         throw ProgramError(node.label + ": region width is " + std::to_string(spec.width) + ", must lie in [1, 64]");
     }
-    const Int128 half = Int128{1} << (spec.width - 1);
-    const Int128 lo = spec.is_signed ? -half : 0, hi = spec.is_signed ? half - 1 : 2 * half - 1;
+    node.width = static_cast<int>(spec.width);
+    node.is_signed = spec.is_signed;
+}
+
+void check_region(const Node& node) {
+    const Int128 half = Int128{1} << (node.width - 1);
+    const Int128 lo = node.is_signed ? -half : 0, hi = node.is_signed ? half - 1 : 2 * half - 1;
     const Range range = node.range();
     if (range.lo < lo || range.hi > hi) {
         throw ProgramError(node.label + ": bounds " + interval(range.lo, range.hi) + " do not fit its region's width " +
-                           std::to_string(spec.width) + (spec.is_signed ? " (signed)" : " (unsigned)"));
+                           std::to_string(node.width) + (node.is_signed ? " (signed)" : " (unsigned)"));
     }
-    node.width = static_cast<int>(spec.width);
-    node.is_signed = spec.is_signed;
+}
+
+// Sums on the way to a value that is looked at are modular, so only what is looked at must fit its region.
+bool is_modular(Op op) {
+    switch (op) {
+        case Op::kInput:
+        case Op::kConstant:
+        case Op::kMultiply:
+        case Op::kMaximum:
+        case Op::kTableLookup:
+        case Op::kRound:
+            return false;
+        default:
+            return true;
+    }
+}
+
+void check_regions(const Program& program) {
+    for (const Node& node : program.nodes) {
+        if (is_modular(node.op)) continue;
+        check_region(node);
+        for (std::size_t operand : node.operands) check_region(program.nodes[operand]);
+    }
+    for (std::size_t output : program.outputs) check_region(program.nodes[output]);
 }
 
 // Compare the given bounds with the inferred ones and fill what the planner reads.
@@ -122,7 +149,7 @@ Node decode_node(const NodeSpec& spec, std::size_t index, const Program& program
                                std::to_string(i));
         }
     }
-    check_region(spec, node);
+    decode_region(spec, node);
     if (node.op == Op::kInput) {
         node.stored = node.range();
         return node;
@@ -171,6 +198,7 @@ Program decode_program(std::span<const NodeSpec> specs, std::span<const std::int
         }
         program.outputs.push_back(static_cast<std::size_t>(output));
     }
+    check_regions(program);
     return program;
 }
 

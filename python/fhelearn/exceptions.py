@@ -40,6 +40,14 @@ class LoweringError(FhelearnError, ValueError):
     """A back end cannot express a node; the message names the node and the remedy."""
 
 
+class UnsupportedOperatorError(LoweringError):
+    """A model holds operators that cannot be expressed; the message names every one of them and the remedy."""
+
+
+class ModelFormatError(FhelearnError, ValueError):
+    """An ONNX model is corrupt, incomplete or of a form that cannot be imported; the message names what and where."""
+
+
 class ParametersNotFoundError(LoweringError):
     """No cryptographic parameters exist for a circuit; the message names its widest node."""
 

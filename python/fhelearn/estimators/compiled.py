@@ -130,16 +130,23 @@ class CompiledModel(ABC):
         )
 
     def execute(self, q: IntArray, *, n_jobs: int | None = None, progress: bool | None = None) -> IntArray:
-        """Encrypt, run and decrypt; makes keys first if there are none. q: int64, the program's input.
+        """Encrypt, run and decrypt a program of one input and output. q: int64; see :meth:`run_encrypted`."""
+        return self.run_encrypted([q], n_jobs=n_jobs, progress=progress)[0]
+
+    def run_encrypted(
+        self, inputs: Sequence[IntArray], *, n_jobs: int | None = None, progress: bool | None = None
+    ) -> list[IntArray]:
+        """Encrypt, run and decrypt; makes keys first if there are none. `inputs`: int64, the program's inputs.
 
         `progress` None shows a bar for more than one row if stderr is a terminal; where there is no stderr (pythonw,
         daemons), none is shown.
         """
-        show = _has_stderr() and (progress if progress is not None else len(q) > 1 and sys.stderr.isatty())
+        many = len(inputs[0]) > 1
+        show = _has_stderr() and (progress if progress is not None else many and sys.stderr.isatty())
         with self._lock:
             if self.circuit.keys is None:
                 self.circuit.keygen(progress=show)
-        result: IntArray = self.circuit.execute([q], n_jobs=n_jobs, progress=show)[0]
+        result: list[IntArray] = self.circuit.execute(list(inputs), n_jobs=n_jobs, progress=show)
         return result
 
 

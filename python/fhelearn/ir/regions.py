@@ -49,19 +49,34 @@ def region_ids(program: Program) -> tuple[int, ...]:
 
 
 def region_widths(program: Program) -> tuple[RegionType, ...]:
-    """Per value, the type of its region: the smallest integer type that holds every value of it.
+    """Per value, the type of its region: the smallest integer type that holds every value of it that is looked at.
 
     Concrete gives all values of a linear region one width, because levelled arithmetic cannot change the encoding;
-    the encrypted input, too, has the width of the widest accumulator that it feeds.
+    the encrypted input, too, has the width of the widest accumulator that it feeds. Between a source and the place where
+    a value is looked at (lookups, rounding, products, outputs) arithmetic is modular, so sums on the way may be wider.
     """
     ids = region_ids(program)
     lows: dict[int, int] = {}
     highs: dict[int, int] = {}
-    for region, node in zip(ids, program.nodes, strict=True):
+    for region, node, seen in zip(ids, program.nodes, _looked_at(program), strict=True):
         bounds = node.value.bounds
-        lows[region] = min(lows.get(region, bounds.minimum), bounds.minimum)
-        highs[region] = max(highs.get(region, bounds.maximum), bounds.maximum)
+        if seen:
+            lows[region] = min(lows.get(region, bounds.minimum), bounds.minimum)
+            highs[region] = max(highs.get(region, bounds.maximum), bounds.maximum)
     return tuple(RegionType(bit_width(lows[r], highs[r]), lows[r] < 0) for r in ids)
+
+
+def _looked_at(program: Program) -> tuple[bool, ...]:
+    """Per value, whether its own bounds must fit its region's width."""
+    levelled = [OPS[node.op].kind in ("levelled", "static") for node in program.nodes]
+    seen = [not plain for plain in levelled]
+    for index in program.outputs:
+        seen[index] = True
+    for node, plain in zip(program.nodes, levelled, strict=True):
+        if not plain:
+            for operand in node.operands:
+                seen[operand] = True
+    return tuple(seen)
 
 
 def _downstream(program: Program, starts: Callable[[Node], bool]) -> tuple[bool, ...]:

@@ -7,12 +7,8 @@ module here, and the module is exported by us: nothing in either library is patc
 
 from __future__ import annotations
 
-import tempfile
-import threading
-import warnings
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,6 +16,7 @@ from numpy.typing import NDArray
 
 from fhelearn.exceptions import BackendUnavailableError, LoweringError
 from fhelearn.onnx.faithful import prepared
+from fhelearn.onnx.torch_export import onnx_from_torch, quiet_exporter
 
 if TYPE_CHECKING:
     import onnx
@@ -30,8 +27,6 @@ _TREE_IMPLEMENTATIONS = ("auto", "gemm", "tree_trav", "perf_tree_trav")
 _PRECISIONS = (None, "float32", "float64")
 _OPSET = 17
 _CHECKED_ROWS = 100
-# The exporter keeps its state in module globals (`torch.onnx._globals`), and warnings filters are the process's.
-_exporting = threading.Lock()
 
 
 def export_sklearn(
@@ -88,9 +83,7 @@ def export_sklearn(
         config["tree_implementation"] = tree_implementation
     if tree_precision is not None:
         config["tree_op_precision_dtype"] = tree_precision
-    with _exporting, warnings.catch_warnings():
-        # Torch announces the end of the exporter that we chose, and warns of constants that are meant as constants.
-        warnings.simplefilter("ignore")
+    with quiet_exporter():
         module = _converted(plain, rows, config)
         _check_answers(model, module, rows)
         return _export(model, module, rows)
@@ -167,7 +160,6 @@ def _check_answers(model: Any, module: Any, rows: NDArray[Any]) -> None:
 
 
 def _export(model: Any, module: Any, rows: NDArray[Any]) -> onnx.ModelProto:
-    import onnx
     import torch
 
     sample = torch.from_numpy(rows[:2])
@@ -175,19 +167,9 @@ def _export(model: Any, module: Any, rows: NDArray[Any]) -> onnx.ModelProto:
         with torch.no_grad():
             outputs = module(sample)
         names = ["label", "scores"] if isinstance(outputs, tuple) else ["output"]
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            torch.onnx.export(
-                module,
-                (sample,),
-                path,
-                dynamo=False,
-                input_names=["input"],
-                output_names=names,
-                dynamic_axes={name: {0: "n"} for name in ["input", *names]},
-                opset_version=_OPSET,
-            )
-            return onnx.load(path)
+        return onnx_from_torch(
+            module, (sample,), input_names=["input"], output_names=names, opset=_OPSET, dynamic_rows=True
+        )
     except Exception as error:  # anything that tracing a foreign module can raise
         raise LoweringError(_failure(model, error)) from error
 

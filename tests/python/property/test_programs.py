@@ -36,9 +36,9 @@ def test_values_lie_inside_their_proved_bounds_and_regions() -> None:
         program = random_program(rng)
         verify(program)
         inputs = random_inputs(program, rng, 50)
-        everything = type(program)(program.nodes, tuple(range(len(program.nodes))))
+        everything = type(program)(program.nodes, tuple(range(len(program.nodes))))  # as outputs, all are looked at
         for node, region, value in zip(
-            program.nodes, region_widths(program), evaluate(everything, inputs), strict=True
+            program.nodes, region_widths(everything), evaluate(everything, inputs), strict=True
         ):
             lo, hi = node.value.bounds.to_int64()
             assert ((value >= lo) & (value <= hi)).all(), program

@@ -1,0 +1,320 @@
+"""The state of an import: the program so far, its integers on the calibration rows, and lookups between grids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fhelearn.exceptions import QuantizationError
+from fhelearn.frontends.onnx.settings import Settings
+from fhelearn.frontends.onnx.values import Clear, Encrypted, compact, varies_along
+from fhelearn.ir import OPS, DeclaredBounds, Program, ProgramBuilder, region_widths
+from fhelearn.quantization.grids import Grid, observe
+from fhelearn.quantization.tables import lookup_table
+from fhelearn.typing import FloatArray, IntArray
+
+WIDEST_TABLE = 20
+"""Bits of the widest accumulator that gets a table (only up to 16 can be encrypted)."""
+
+_SLACK_BITS = 4
+"""A linear operator reads its operand as it is if that is at most this much wider than asked for: sums of pooling or of
+skip connections are; wider ones are quantized anew by a lookup."""
+
+
+class NonUniformInputError(Exception):
+    """An input of the graph must be quantized with one scale for all its elements; import again with that."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source)
+        self.source = source
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an earlier import of the same graph found.
+
+    Attributes
+    ----------
+    uniform_inputs : frozenset of str
+        Inputs that need one scale for all elements.
+    widths : mapping of (name, int) to int
+        Width of the region of a value, by the graph's node that it was emitted for and its number among those.
+    """
+
+    uniform_inputs: frozenset[str] = frozenset()
+    widths: Mapping[tuple[str, int], int] = field(default_factory=dict)
+
+
+@dataclass
+class Quantizer:
+    """Emits the program of a graph; the modules beside this one hold what it emits for linear and binary operators.
+
+    Attributes
+    ----------
+    settings : Settings
+    plan : Plan
+    name : str
+        The graph's node that is being imported.
+    """
+
+    settings: Settings
+    plan: Plan = field(default_factory=Plan)
+    name: str = ""
+    builder: ProgramBuilder = field(default_factory=ProgramBuilder)
+    weight_bits: dict[int, int] = field(default_factory=dict)
+    _samples: list[IntArray] = field(default_factory=list)
+    _keys: list[tuple[str, int]] = field(default_factory=list)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _lookups: dict[tuple[Any, ...], Encrypted] = field(default_factory=dict)
+    _rounded: dict[int, int] = field(default_factory=dict)
+
+    # -- the program ---------------------------------------------------------------------------------------------------
+
+    def input(self, samples: IntArray, lo: IntArray, hi: IntArray) -> int:
+        """Emit an input of the samples' shape ``(n, *shape)``."""
+        return self._append(
+            self.builder.emit("input", shape=samples.shape[1:], lo=lo, hi=hi, name=self.name), samples
+        )
+
+    def emit(self, op: str, *operands: int, declared: DeclaredBounds | None = None, **attributes: Any) -> int:
+        """Emit a node, named after the graph's node, and compute its integers on the calibration rows."""
+        node = self.builder.emit(op, *operands, declared=declared, name=self.name, **attributes)
+        kept = self.builder.nodes[node].attributes
+        return self._append(node, OPS[op].evaluate([self._samples[i] for i in operands], kept))
+
+    def constant(self, value: IntArray) -> int:
+        """Emit a constant."""
+        node = self.builder.emit("constant", value=value, name=self.name)
+        return self._append(node, np.broadcast_to(value, (self.rows, *value.shape)))
+
+    def _append(self, node: int, samples: IntArray) -> int:
+        number = self._counts.get(self.name, 0)
+        self._counts[self.name] = number + 1
+        self._keys.append((self.name, number))
+        self._samples.append(samples)
+        return node
+
+    @property
+    def rows(self) -> int:
+        """Number of calibration rows."""
+        return len(self._samples[0])
+
+    def integers(self, node: int) -> IntArray:
+        """The integers of a node on the calibration rows, shape (n, *shape)."""
+        return self._samples[node]
+
+    def floats(self, x: Encrypted) -> Clear:
+        """The elements of a tensor on the calibration rows, shape (n, *shape)."""
+        return np.broadcast_to(x.at(self._samples[x.node]), (self.rows, *x.shape))
+
+    def bits(self, node: int) -> int:
+        """Width of a node's value."""
+        return self.builder.value(node).bit_width
+
+    def region_bits(self, node: int) -> int:
+        """Width that the node's region will have, as far as is known."""
+        return max(self.bits(node), self.plan.widths.get(self._keys[node], 0))
+
+    def planned_bits(self, offset: int) -> int:
+        """Region width, in the earlier import, of the node that will be emitted after `offset` others; 0 if unknown."""
+        return self.plan.widths.get((self.name, self._counts.get(self.name, 0) + offset), 0)
+
+    def next_plan(self, program: Program) -> Plan | None:
+        """What the next import must know, or None if this one's roundings fit the widths of their regions."""
+        if self.settings.rounding is None:
+            return None
+        regions = region_widths(program)
+        wide = [
+            i
+            for i, node in enumerate(program.nodes)
+            if node.op == "round" and regions[i].bit_width - node.integer("lsbs") > self.settings.rounding.n_bits
+        ]
+        widths = {key: regions[i].bit_width for i, key in enumerate(self._keys)}
+        return Plan(self.plan.uniform_inputs, widths) if wide else None
+
+    # -- static operations ---------------------------------------------------------------------------------------------
+
+    def static(
+        self, x: Encrypted, op: str, move: Callable[[FloatArray], FloatArray], **attributes: Any
+    ) -> Encrypted:
+        """Apply a static op of the program; `move` is the same on arrays of the tensor's shape."""
+        if not x.affine and not x.uniform:
+            x = self.lookup(x, self.settings.n_bits.op_inputs)
+        node = self.emit(op, x.node, **attributes)
+        return x.moved(node, self.builder.value(node).shape, move)
+
+    def reshape(self, x: Encrypted, shape: Sequence[int]) -> Encrypted:
+        """The same elements in another shape, C order."""
+        shape = tuple(int(n) for n in shape)
+        if shape == x.shape:
+            return x
+        return self.static(x, "reshape", lambda a: a.reshape(shape), shape=shape)
+
+    def broadcast(self, x: Encrypted, shape: Sequence[int]) -> Encrypted:
+        """NumPy's broadcasting to a shape."""
+        shape = tuple(int(n) for n in shape)
+        if shape == x.shape:
+            return x
+        return self.static(x, "broadcast", lambda a: np.broadcast_to(a, shape), shape=shape)
+
+    # -- lookups -------------------------------------------------------------------------------------------------------
+
+    def operand(self, x: Encrypted, axes: Sequence[int] = (), *, bits: int | None = None) -> Encrypted:
+        """`x` as an affine tensor of few bits whose scale varies along `axes` only: itself, or quantized by a lookup.
+
+        Raises
+        ------
+        NonUniformInputError
+            If `x` is an input with a scale per element.
+        """
+        bits = self.settings.n_bits.op_inputs if bits is None else bits
+        fits = x.affine and set(varies_along(x.scale)) <= set(axes)
+        if x.source and x.affine:
+            if not fits:
+                raise NonUniformInputError(x.source)
+            return x
+        if fits and self.bits(x.node) <= bits + _SLACK_BITS:
+            return x
+        return self.lookup(x, bits, axes if self.settings.activations == "per_channel" else ())
+
+    def lookup(self, x: Encrypted, bits: int, axes: Sequence[int] = ()) -> Encrypted:
+        """`x` quantized to `bits` on a grid chosen from calibration data, by one lookup per element."""
+        key = (id(x), bits, tuple(axes))
+        if key not in self._lookups:
+            observed = self.finite(x)
+            grid = observe(observed, bits, axes, observer=self.settings.observer)
+            self._lookups[key] = self.lookup_on(x, grid)
+            self._lookups[(*key, "keep alive")] = x  # ids are unique among living objects only
+        return self._lookups[key]
+
+    def lookup_on(self, x: Encrypted, grid: Grid) -> Encrypted:
+        """`x` quantized on a given grid, by one lookup per element."""
+        base = self._for_lookup(x.node)
+        bounds = self.builder.value(base).bounds
+        lo, hi = bounds.minimum, bounds.maximum
+        if hi - lo >= 2**WIDEST_TABLE:
+            raise QuantizationError(
+                f"{self.name}: a lookup would read {self.bits(base)} bits, at most {WIDEST_TABLE} can be simulated and "
+                "16 encrypted; set rounding_threshold_bits, lower n_bits, or use bounds='calibrated'"
+            )
+        q = np.arange(lo, hi + 1, dtype=np.int64).reshape(-1, *(1,) * len(x.shape))
+        with np.errstate(all="ignore"):
+            values = self._defined(np.array(x.at(q), dtype=np.float64))
+        inner = np.broadcast_shapes(values.shape[1:], grid.scale.shape)
+        flat = np.broadcast_to(values, (len(values), *inner)).reshape(len(values), -1).T
+        spread = {
+            name: np.broadcast_to(array, inner).ravel()
+            for name, array in (("output_scale", grid.scale), ("output_lo", grid.lo), ("output_hi", grid.hi))
+        }
+        offset = np.broadcast_to(grid.offset, inner).reshape(-1, 1)
+        table = lookup_table(lambda _: flat - offset, lo, hi, **spread).reshape(*inner, -1)
+        if table.shape[:-1] == (1,) * len(inner):
+            table = table.reshape(-1)
+        node = self.emit("table_lookup", base, lo=lo, table=table)
+        return Encrypted(node, x.shape, compact(grid.scale), compact(grid.offset), x.kind)
+
+    def _for_lookup(self, node: int) -> int:
+        """The node, rounded if it is wider than the settings say a lookup may read."""
+        rounding = self.settings.rounding
+        lsbs = 0 if rounding is None else self.region_bits(node) - rounding.n_bits
+        if rounding is None or lsbs <= 0:
+            return node
+        if node not in self._rounded:
+            self._rounded[node] = self.emit("round", node, lsbs=lsbs, method=rounding.method)
+        return self._rounded[node]
+
+    def finite(self, x: Encrypted) -> FloatArray:
+        """The elements on the calibration rows as floats. Raises QuantizationError if one is none."""
+        with np.errstate(all="ignore"):
+            values = np.asarray(self.floats(x), dtype=np.float64)
+        bad = ~np.isfinite(values)
+        if bad.any():
+            row = int(np.argwhere(bad)[0][0])
+            raise QuantizationError(
+                f"{self.name}: gives {values[bad][0]} on calibration row {row} (division by 0, or a function outside "
+                "of its domain); keep its argument inside the domain for all rows, for instance by Clip or by adding a "
+                "constant"
+            )
+        return values
+
+    def _defined(self, values: FloatArray) -> FloatArray:
+        """`values` (integers, *elements), the nearest number where a function gives NaN: no calibration row is there."""
+        bad = np.isnan(values)
+        if not bad.any():
+            return values
+        flat = values.reshape(len(values), -1)
+        index = np.arange(len(flat))
+        for column in flat.T:
+            known = np.flatnonzero(~np.isnan(column))
+            if not known.size:
+                raise QuantizationError(f"{self.name}: is defined for none of the values that its argument can take")
+            right = np.minimum(np.searchsorted(known, index), len(known) - 1)
+            left = np.maximum(right - 1, 0)
+            nearer_left = np.abs(known[left] - index) < np.abs(known[right] - index)
+            column[:] = column[np.where(nearer_left, known[left], known[right])]
+        return flat.reshape(values.shape)
+
+    # -- accumulators --------------------------------------------------------------------------------------------------
+
+    def observed(self, samples: IntArray, axes: Sequence[int]) -> tuple[IntArray, IntArray]:
+        """Least and greatest integer on calibration rows plus the margin, varying along `axes` of the element only."""
+        rest = (0, *(a + 1 for a in range(samples.ndim - 1) if a not in axes))
+        low, high = samples.min(axis=rest, keepdims=True)[0], samples.max(axis=rest, keepdims=True)[0]
+        extra = np.ceil((high - low) * self.settings.margin).astype(np.int64)
+        return low - extra, high + extra
+
+    def settle(self, node: int, axes: Sequence[int], top: int = 0) -> tuple[int, IntArray]:
+        """Centre a sum, per position along `axes`, and (if calibrated bounds are wanted) declare its observed range.
+
+        Returns
+        -------
+        node : int
+            The sum less the returned integers.
+        centre : ndarray of int64
+            To be added again; broadcastable. `top` is kept free at the upper end of the range, for rounding up.
+        """
+        value = self.builder.value(node)
+        shape = [n if axis in axes else 1 for axis, n in enumerate(value.shape)]
+        low, high = (np.asarray(b) for b in value.bounds.broadcast(value.shape).to_int64())
+        rest = tuple(a for a in range(len(shape)) if a not in axes)
+        low, high = low.min(axis=rest, keepdims=True), high.max(axis=rest, keepdims=True)
+        declared = None
+        if self.settings.bounds == "calibrated":
+            seen_low, seen_high = self.observed(self.integers(node), axes)
+            low, high = np.maximum(low, seen_low), np.minimum(high, seen_high)
+        centre = (low + high + top + 1) // 2
+        if self.settings.bounds == "calibrated":
+            reason = f"seen on {self.rows} calibration rows, plus {self.settings.margin:.3g} of the range at both ends"
+            declared = DeclaredBounds(low - centre, high - centre, "calibrated", reason)
+        settled = self.emit("add_constant", node, declared=declared, value=-centre.reshape(shape))
+        return settled, centre.reshape(shape)
+
+    def narrowed(self, x: Encrypted) -> Encrypted:
+        """An affine tensor whose integers are a sum: centred and declared to be what was seen, where that saves bits."""
+        if self.settings.bounds != "calibrated":
+            return x
+        axes = varies_along(x.scale)
+        low, high = self.observed(self.integers(x.node), axes)
+        if int(high.max() - low.min()).bit_length() >= self.bits(x.node):
+            return x
+        node, centre = self.settle(x.node, axes)
+        return replace(x, node=node, offset=compact(x.offset + x.scale * centre), source="")
+
+    def total(self, x: Encrypted, axes: Sequence[int], *, keepdims: bool) -> Encrypted:
+        """The sum of an affine tensor over axes; it must have one scale along each of them."""
+        if not x.affine or set(varies_along(x.scale)) & set(axes):
+            x = self.operand(x, [a for a in range(len(x.shape)) if a not in axes])
+            x = self.lookup(x, self.settings.n_bits.op_inputs) if set(varies_along(x.scale)) & set(axes) else x
+        node = self.emit("sum", x.node, axes=tuple(sorted(axes)), keepdims=keepdims)
+        extents = tuple(n if a in axes else 1 for a, n in enumerate(x.shape))
+        times = np.array(extents) // np.array([x.offset.shape[a] if a in axes else 1 for a in range(len(x.shape))])
+        offset = x.offset.sum(axis=tuple(axes), keepdims=True) * float(np.prod(times))
+        shape = self.builder.value(node).shape
+        if not keepdims:
+            scale, offset = (np.squeeze(a, axis=tuple(axes)) for a in (x.scale, offset))
+        else:
+            scale = x.scale
+        return self.narrowed(Encrypted(node, shape, compact(scale), compact(offset), x.kind if x.kind == "i" else "f"))

@@ -1,0 +1,121 @@
+"""What a tensor of an ONNX graph is during import: a clear NumPy array, or floats that stand for encrypted integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fhelearn.typing import FloatArray, IntArray
+
+Clear: TypeAlias = NDArray[Any]
+"""Numbers that the server knows: weights, shapes, whatever follows from them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """What univariate operators of the graph make of an integer, composed.
+
+    Attributes
+    ----------
+    call : callable
+        From integers ``(rows, *broadcastable to the shape)`` to the tensor's elements.
+    uniform : bool
+        Whether it is the same function for every element.
+    """
+
+    call: Callable[[IntArray], Clear]
+    uniform: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Encrypted:
+    """A tensor whose every element is a function of one integer: ``scale * q + offset``, or ``function(q)``.
+
+    Attributes
+    ----------
+    node : int
+        The integers: a node of the program, of the tensor's shape.
+    shape : tuple of int
+        As in the graph, with its batch axis (of extent 1).
+    scale, offset : ndarray of float64
+        Of the tensor's rank, compact, broadcastable to it. A scale may be negative or zero. Meaningless beside a function.
+    kind : str
+        What ONNX says the elements are, by NumPy's letter: "f" floats, "i" integers, "b" booleans.
+    function : Function or None
+        None: the tensor is affine in q.
+    source : str
+        Name of the graph's input that this is, moved or scaled; "" for everything else.
+    """
+
+    node: int
+    shape: tuple[int, ...]
+    scale: FloatArray
+    offset: FloatArray
+    kind: str = "f"
+    function: Function | None = None
+    source: str = ""
+
+    @property
+    def affine(self) -> bool:
+        """Whether the tensor is ``scale * q + offset``."""
+        return self.function is None
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all elements are the same function of their integers."""
+        return self.function.uniform if self.function else self.scale.size == self.offset.size == 1
+
+    def at(self, q: IntArray) -> Clear:
+        """The elements for integers q, shape ``(rows, *broadcastable to shape)``, in the type that ONNX gives them."""
+        return as_kind(self.scale * q + self.offset if self.function is None else self.function.call(q), self.kind)
+
+    def moved(self, node: int, shape: tuple[int, ...], move: Callable[[FloatArray], FloatArray]) -> Encrypted:
+        """The tensor after a static operation `move` on its elements, which made `node`; affine or uniform ones only."""
+
+        def moved(array: FloatArray) -> FloatArray:
+            if array.size == 1:
+                return array.reshape((1,) * len(shape))
+            return compact(move(np.broadcast_to(array, self.shape)))
+
+        return replace(self, node=node, shape=shape, scale=moved(self.scale), offset=moved(self.offset))
+
+
+Tensor: TypeAlias = Clear | Encrypted
+
+
+def as_kind(x: Clear, kind: str) -> Clear:
+    """`x` as float64, int64 (rounded) or bool."""
+    if kind == "b":
+        return x if x.dtype == np.bool_ else x > 0.5
+    if kind == "i":
+        return x.astype(np.int64) if x.dtype.kind in "iub" else np.rint(x).astype(np.int64)
+    return x.astype(np.float64, copy=False)
+
+
+def kind_of(dtype: Any) -> str:
+    """ "f", "i" or "b" for a NumPy dtype."""
+    return {"u": "i"}.get(np.dtype(dtype).kind, np.dtype(dtype).kind)
+
+
+def compact(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` with extent 1 along every axis along which it is constant; it broadcasts to what it was."""
+    for axis in range(array.ndim):
+        first = np.take(array, [0], axis=axis)
+        if array.shape[axis] > 1 and (array == first).all():
+            array = first
+    return array
+
+
+def varies_along(array: NDArray[Any]) -> tuple[int, ...]:
+    """The axes along which a compact array varies."""
+    return tuple(axis for axis, extent in enumerate(array.shape) if extent > 1)
+
+
+def of_rank(array: Any, rank: int) -> FloatArray:
+    """`array` as float64 with axes of extent 1 put in front, up to `rank` axes."""
+    values = np.asarray(array, dtype=np.float64)
+    return values.reshape((1,) * (rank - values.ndim) + values.shape)

@@ -1,0 +1,96 @@
+"""Embeddings as products of one-hot rows with the table."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fhelearn.onnx.cleanup.cut_front import leading_nodes
+from fhelearn.onnx.cleanup.graphs import constant, is_float, label, static_shape, unique_name
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def embed_as_one_hot(model: ir.Model) -> list[str]:
+    """Replace a lookup of rows by a product, where the client knows the indices.
+
+    ``Gather(T, i) -> MatMul(OneHot(Gather(0..n-1, i), n), T)`` for a constant float table `T` with `n` rows and rank of
+    at least 2, and indices that come from inputs of the graph alone. A sum with one term that is not 0: exactly equal
+    (for a table of finite numbers). The inner `Gather` makes indices positive as ONNX defines it, and refuses those out
+    of range, which `OneHot` alone would turn into rows of zeros.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        With static shapes. Changed in place.
+
+    Returns
+    -------
+    list of str
+        One line per embedding.
+    """
+    leading = leading_nodes(model)
+    clear = {*model.graph.inputs, *(out for node in leading for out in node.outputs)}
+    lines = []
+    for node in list(model.graph):
+        if node.op_type == "Gather" and node.domain in ("", "ai.onnx") and node.inputs[1] in clear and _has_rows(node):
+            lines.append(f"{label(node)} became a product of one-hot rows with its table")
+            _replace(model, node)
+    return lines
+
+
+def _has_rows(node: ir.Node) -> bool:
+    table, out = constant(node.inputs[0]), node.outputs[0]
+    if table is None or table.ndim < 2 or static_shape(out) is None or not is_float(out):
+        return False
+    return node.attributes.get_int("axis", 0) in (0, -table.ndim) and bool(np.isfinite(table).all())
+
+
+def _replace(model: ir.Model, node: ir.Node) -> None:
+    import onnx_ir as ir
+
+    table, indices, out = constant(node.inputs[0]), node.inputs[1], node.outputs[0]
+    shape = static_shape(out)
+    if table is None or indices is None or shape is None:
+        return
+    rows, name = len(table), out.name
+
+    def initializer(suffix: str, array: NDArray[Any]) -> ir.Value:
+        value_name = unique_name(model.graph, f"{name}_{suffix}")
+        value = ir.Value(
+            name=value_name,
+            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+            shape=ir.Shape(array.shape),
+            const_value=ir.tensor(array, name=value_name),
+        )
+        model.graph.register_initializer(value)
+        return value
+
+    def add(op_type: str, suffix: str, inputs: list[ir.Value], dtype: ir.DataType, dims: tuple[int, ...]) -> ir.Value:
+        stem = unique_name(model.graph, f"{name}_{suffix}")
+        new = ir.node(op_type, inputs, name=f"{op_type}_{stem}")
+        value = new.outputs[0]
+        value.name, value.dtype, value.shape = stem, dtype, ir.Shape(dims)
+        model.graph.insert_before(node, new)
+        return value
+
+    dtype = ir.DataType.from_numpy(table.dtype)
+    batch = shape[: len(shape) - table.ndim + 1]
+    positions = initializer("rows", np.arange(rows, dtype=np.int64))
+    checked = add("Gather", "checked", [positions, indices], ir.DataType.INT64, batch)
+    depth = initializer("depth", np.array(rows, dtype=np.int64))
+    levels = initializer("levels", np.array([0, 1], dtype=table.dtype))
+    one_hot = add("OneHot", "one_hot", [checked, depth, levels], dtype, (*batch, rows))
+    columns = prod(table.shape[1:])
+    flat = initializer("table", table.reshape(rows, columns))
+    result = add("MatMul", "product", [one_hot, flat], dtype, (*batch, columns))
+    if table.ndim > 2:
+        dims = initializer("shape", np.array(shape, dtype=np.int64))
+        result = add("Reshape", "reshaped", [result, dims], dtype, shape)
+    out.replace_all_uses_with(result, replace_graph_outputs=True)
+    model.graph.remove(node, safe=True)
+    result.name = name

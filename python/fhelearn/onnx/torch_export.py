@@ -1,0 +1,65 @@
+"""The one call of ``torch.onnx.export``: without files left behind and without a change of global state."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+# The exporter keeps its state in module globals (`torch.onnx._globals`), and warnings filters are the process's.
+_exporting = threading.Lock()
+
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Hold the exporter alone and silence it; every call of `onnx_from_torch` goes inside."""
+    with _exporting, warnings.catch_warnings():
+        # Torch announces the end of the exporter that we choose, and warns of constants that are meant as constants.
+        warnings.simplefilter("ignore")
+        yield
+
+
+def onnx_from_torch(
+    module: torch.nn.Module,
+    arguments: tuple[torch.Tensor, ...],
+    *,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    opset: int,
+    dynamic_rows: bool,
+    dynamo: bool = False,
+) -> onnx.ModelProto:
+    """Trace `module` on `arguments`, axis 0 named "n" if `dynamic_rows`; raises whatever the exporter raises."""
+    import onnx
+    import torch
+
+    options: dict[str, Any] = {}
+    if dynamo:
+        options["external_data"] = False
+        if dynamic_rows:
+            rows = torch.export.Dim("n")
+            options["dynamic_shapes"] = (tuple({0: rows} for _ in arguments),)
+    elif dynamic_rows:
+        options["dynamic_axes"] = {name: {0: "n"} for name in [*input_names, *output_names]}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            module,
+            arguments,
+            path,
+            dynamo=dynamo,
+            verbose=False,
+            input_names=list(input_names),
+            output_names=list(output_names),
+            opset_version=opset,
+            **options,
+        )
+        return onnx.load(path)

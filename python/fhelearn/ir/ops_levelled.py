@@ -84,7 +84,7 @@ def _conv_shape(rank: int, operands: Sequence[Value], a: Attributes) -> tuple[in
     return (int(weights.shape[0]), *extents)
 
 
-def _windows(x: Any, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Any:
+def windows(x: Any, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Any:
     """Views of all windows: (n, C, *extents) -> (n, C, *out, *kernel)."""
     rank = len(kernel)
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
@@ -96,7 +96,7 @@ def _windows(x: Any, kernel: Sequence[int], strides: Sequence[int], dilations: S
 
 def _convolve(x: Any, weights: Any, a: Attributes) -> Any:
     groups, rank = a["groups"], len(a["strides"])
-    views = _windows(x, weights.shape[2:], a["strides"], a["dilations"])
+    views = windows(x, weights.shape[2:], a["strides"], a["dilations"])
     n, out_extents = views.shape[0], views.shape[2 : 2 + rank]
     grouped = views.reshape(n, groups, views.shape[1] // groups, *views.shape[2:])
     moved = np.moveaxis(grouped, 2, 2 + rank)  # (n, groups, *out, C/groups, *kernel)
@@ -129,8 +129,8 @@ def _pool_shape(operands: Sequence[Value], a: Attributes) -> tuple[int, ...]:
 
 
 def _pool(operands: Sequence[Any], a: Attributes) -> Any:
-    rows = _windows(operands[0], (1, a["kernel"][1]), (1, a["strides"][1]), (1, 1)).sum(axis=(-2, -1))
-    return _windows(rows, (a["kernel"][0], 1), (a["strides"][0], 1), (1, 1)).sum(axis=(-2, -1))
+    rows = windows(operands[0], (1, a["kernel"][1]), (1, a["strides"][1]), (1, 1)).sum(axis=(-2, -1))
+    return windows(rows, (a["kernel"][0], 1), (a["strides"][0], 1), (1, 1)).sum(axis=(-2, -1))
 
 
 def _scaled_bounds(evaluate: Any, terms: Callable[[Value, Attributes], int]) -> Any:

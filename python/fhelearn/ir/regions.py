@@ -52,8 +52,9 @@ def region_widths(program: Program) -> tuple[RegionType, ...]:
     """Per value, the type of its region: the smallest integer type that holds every value of it that is looked at.
 
     Concrete gives all values of a linear region one width, because levelled arithmetic cannot change the encoding;
-    the encrypted input, too, has the width of the widest accumulator that it feeds. Between a source and the place where
-    a value is looked at (lookups, rounding, products, outputs) arithmetic is modular, so sums on the way may be wider.
+    the encrypted input, too, has the width of the widest accumulator that it feeds. Between a source and the place
+    where a value is looked at (lookups, rounding, products, outputs) arithmetic is modular, so sums on the way may be
+    wider.
     """
     ids = region_ids(program)
     lows: dict[int, int] = {}

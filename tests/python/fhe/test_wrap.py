@@ -44,6 +44,26 @@ def test_overflow_wraps_as_the_reference_says(signed: bool, then: str) -> None:
     assert_wraps_as_the_reference_says(program, [rows])
 
 
+@pytest.mark.parametrize("approximate", [False, True])
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+def test_sums_on_the_way_to_a_lookup_may_be_wider_than_their_region(signed: bool, approximate: bool) -> None:
+    """Only what is looked at has a width: 7-bit sums of a 4-bit region are centred, then looked up."""
+    b = ProgramBuilder()
+    x = b.emit("input", shape=(4,), lo=0, hi=15)
+    y = b.emit("matmul", x, weights=np.array([[3, -2], [1, 2], [-2, 3], [2, 1]]))
+    lo, hi = (-8, 7) if signed else (0, 15)
+    claim = DeclaredBounds(lo, hi, "calibrated", "seen on data that was too tame")
+    y = b.emit("add_constant", y, value=np.array([-31, -40]), declared=claim)
+    if approximate:  # exact: the removed bit is 0
+        y = b.emit("multiply_constant", y, value=np.array(2))
+        y = b.emit("round", y, lsbs=1, method="approximate")
+        lo, hi = 2 * lo, 2 * hi
+    table = np.arange(hi - lo + 1) * 5 % 13 - 3
+    program = b.build(b.emit("table_lookup", y, lo=lo, table=table))
+    rows = np.random.default_rng(signed).integers(0, 16, size=(12, 4))
+    assert_wraps_as_the_reference_says(program, [rows])
+
+
 @pytest.mark.parametrize("seed", range(16))
 def test_random_programs_wrap_as_the_reference_says(seed: int) -> None:
     rng = np.random.default_rng(seed)

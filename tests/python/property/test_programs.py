@@ -97,6 +97,38 @@ def repeated_lookups(rng: np.random.Generator) -> Program:
     return builder.build(builder.emit("matmul", y, weights=rng.integers(-2, 3, size=(m, 2))), y)
 
 
+def repeated_filters(rng: np.random.Generator) -> Program:
+    """A sum of lookups on a padded convolution: some filters are equal, some windows see nothing but padding."""
+    builder, filters = ProgramBuilder(), rng.integers(-1, 2, size=(2, 1, 2, 2))
+    x = builder.emit("input", shape=(1, 2, 2), lo=0, hi=1)
+    x = builder.emit("pad", x, before=(0, 2, 0), after=(0, 1, 0), value=0)
+    weights = filters[rng.integers(2, size=4)]
+    x = builder.emit("conv2d", x, weights=weights, strides=(1, 1), dilations=(1, 1), groups=1)
+    x = builder.emit("add_constant", x, value=rng.integers(0, 2, size=(4, 1, 1)))
+    x = builder.emit("reshape", x, shape=(2, 8) if rng.integers(2) else (16,))
+    table = rng.integers(-4, 5, size=20)
+    y, again = (builder.emit("table_lookup", x, lo=-8, table=table) for _ in range(2))
+    total = builder.emit("add", y, again)
+    return builder.build(builder.emit("sum", total, axes=(0,), keepdims=False), y)
+
+
+def test_equal_filters_and_windows_of_padding_are_looked_up_once() -> None:
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(1, 2, 2), lo=0, hi=1)
+    padded = builder.emit("pad", x, before=(0, 2, 0), after=(0, 0, 0), value=0)
+    weights = np.array([[1, 2], [3, 4]])[np.newaxis, np.newaxis].repeat(3, axis=0)
+    y = builder.emit("conv2d", padded, weights=weights, strides=(1, 1), dilations=(1, 1), groups=1)
+    table = np.arange(11) % 3
+    first, second = (builder.emit("table_lookup", y, lo=0, table=table) for _ in range(2))
+    program = builder.build(builder.emit("add", first, second))
+    assert cost(program).total_lookups == 2 * 3 * 3
+    normal = normalize(program)
+    assert cost(normal).total_lookups == 3  # of three windows, one sees only padding
+    assert is_canonical(normal)
+    rows = np.array(list(product(range(2), repeat=4))).reshape(-1, 1, 2, 2)
+    assert_bit_exact(evaluate(normal, [rows]), evaluate(program, [rows]), program)
+
+
 def test_sums_of_equal_lookups_become_multiples_of_one() -> None:
     builder = ProgramBuilder()
     x = builder.emit("input", shape=(2,), lo=0, hi=1)
@@ -117,7 +149,7 @@ def test_a_pass_changes_no_answer(name: str) -> None:
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
         if name == "share_equal_lookups":  # a random program hardly ever has any
-            program = repeated_lookups(rng)
+            program = (repeated_lookups, repeated_filters)[seed % 2](rng)
         else:
             program = random_program(rng, small=seed % 2 == 0, calibrated=seed % 4 == 1)
         try:

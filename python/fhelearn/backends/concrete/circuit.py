@@ -69,10 +69,10 @@ def compile_program(program: Program, options: CircuitOptions | None = None) -> 
     options = options or CircuitOptions()
     server()  # starts while the program is being lowered
     normal = normalize(program)
-    lowered = lower(normal, 1)
+    lowered = lower(normal, 1, options.clear_inputs)
     batch_size = options.batch_size or plan.choose_batch_size(normal, lowered.num_lookups)
     if batch_size > 1:
-        lowered = lower(normal, batch_size)
+        lowered = lower(normal, batch_size, options.clear_inputs)
     compiled = compile_cheapest(lowered, options)
     if program.has_calibrated_bounds and compiled.uses_residues:
         label, width = lowered.widest_region

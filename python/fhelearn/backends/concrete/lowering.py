@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fhelearn.backends.concrete.independence import refreshed_rounds
-from fhelearn.backends.concrete.mlir import FunctionText, Wire, module
+from fhelearn.backends.concrete.mlir import FunctionText, Wire, clear_type, module
 from fhelearn.exceptions import LoweringError
-from fhelearn.ir import Node, Program, RegionType, region_widths
+from fhelearn.ir import OPS, Node, Program, RegionType, region_widths
 from fhelearn.passes import canonicalize_linear, eliminate_dead_nodes, expand_products, share_equal_lookups
 from fhelearn.typing import IntArray
 
@@ -65,7 +65,7 @@ def normalize(program: Program) -> Program:
     return canonicalize_linear(share_equal_lookups(expand_products(eliminate_dead_nodes(program))))
 
 
-def lower(program: Program, batch_size: int) -> LoweredProgram:
+def lower(program: Program, batch_size: int, clear_inputs: Sequence[int] = ()) -> LoweredProgram:
     """Lower a verified program.
 
     Parameters
@@ -74,16 +74,19 @@ def lower(program: Program, batch_size: int) -> LoweredProgram:
         In normal form (:func:`normalize`).
     batch_size : int
         Rows of the batched function, >= 1; 1 makes none.
+    clear_inputs : sequence of int
+        Positions of inputs that are function arguments in the clear.
 
     Raises
     ------
     LoweringError
         If a node cannot be expressed; names the node and the remedy.
     """
-    single = FunctionLowering(program, SINGLE, 1)
+    clear = _clear_nodes(program, clear_inputs)
+    single = FunctionLowering(program, SINGLE, 1, clear)
     functions = [single.run()]
     if batch_size > 1:
-        functions.append(FunctionLowering(program, BATCH, batch_size).run())
+        functions.append(FunctionLowering(program, BATCH, batch_size, clear).run())
     unique = list(dict.fromkeys(program.outputs))
     return LoweredProgram(
         program,
@@ -93,6 +96,29 @@ def lower(program: Program, batch_size: int) -> LoweredProgram:
         tuple(single.values[o].shift for o in program.outputs),
         dict(sorted(single.lookups.items())),
     )
+
+
+def _clear_nodes(program: Program, positions: Sequence[int]) -> frozenset[int]:
+    """The input nodes at `positions`.
+
+    Raises LoweringError if there is no such input, or a lookup reads nothing that is encrypted. Clear values enter the
+    circuit as ciphertexts without noise, and equal ones are equal ciphertexts; so would be the results of their
+    lookups, and sums of those would have more noise than parameters allow for.
+    """
+    inputs = program.inputs
+    if any(p >= len(inputs) for p in positions):
+        raise LoweringError(f"clear_inputs: {max(positions)} is no input of this program, it has {len(inputs)}")
+    chosen = frozenset(inputs[p] for p in positions)
+    encrypted: list[bool] = []
+    for index, node in enumerate(program.nodes):
+        source = node.op == "input" and index not in chosen
+        encrypted.append(source or any(encrypted[i] for i in node.operands))
+        if OPS[node.op].kind == "lookup" and not encrypted[-1] and chosen:
+            raise LoweringError(
+                f"{program.label(index)}: looks up clear data only; compute it before the circuit and give the result "
+                "as the clear input, or encrypt the input"
+            )
+    return chosen
 
 
 @dataclass
@@ -110,6 +136,7 @@ class FunctionLowering:
     program: Program
     name: str
     rows: int
+    clear: frozenset[int] = frozenset()
     text: FunctionText = field(init=False)
     values: dict[int, Wire] = field(init=False, default_factory=dict)
     lookups: Counter[int] = field(init=False, default_factory=Counter)
@@ -125,11 +152,14 @@ class FunctionLowering:
         """The function's text."""
         from fhelearn.backends.concrete.lowering_rules import RULES  # the rules import this class
 
-        arguments: list[Wire] = []
+        arguments: list[tuple[str, str]] = []
         for index, node in enumerate(self.program.nodes):
             if node.op == "input":
-                self.values[index] = replace(self.like(index), name=f"%arg{len(arguments)}")
-                arguments.append(self.values[index])
+                argument = replace(self.like(index), name=f"%arg{len(arguments)}")
+                arguments.append((argument.name, clear_type(argument) if index in self.clear else argument.type))
+                self.text.location = f"@n{index} | program:{index}:0"
+                clear = index in self.clear
+                self.values[index] = self.text.add_argument(argument.name, self.like(index)) if clear else argument
                 continue
             # the tag carries the index alone: names are free text and would have to be escaped
             self.text.location = f"@n{index} | program:{index}:0"

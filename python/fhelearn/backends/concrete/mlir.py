@@ -53,6 +53,11 @@ class Wire:
         return tensor_type(self.shape, self.element)
 
 
+def clear_type(like: Wire) -> str:
+    """Type of a clear tensor that can be added to `like`."""
+    return tensor_type(like.shape, f"i{min(like.bit_width + 1, WIDEST_CLEAR)}")
+
+
 def tensor_type(shape: Sequence[int], element: str) -> str:
     """``tensor<2x3xELEMENT>``; `shape` has at least one axis."""
     return f"tensor<{'x'.join(map(str, shape))}x{element}>"
@@ -165,9 +170,13 @@ class FunctionText:
         result = self.emit("FHELinalg.fancy_index", (flat, self.index_constant(flat_indices.ravel())), picked)
         return self.reshape(result, flat_indices.shape)
 
-    def text(self, arguments: Sequence[Wire], results: Sequence[Wire]) -> str:
-        """The whole function."""
-        signature = ", ".join(f"{a.name}: {a.type}" for a in arguments)
+    def add_argument(self, clear: str, like: Wire) -> Wire:
+        """The clear argument `clear` as an encrypted value without noise, of the shape and type of `like`."""
+        return self.emit("FHELinalg.add_eint_int", (self.zeros(like), (clear, clear_type(like))), like)
+
+    def text(self, arguments: Sequence[tuple[str, str]], results: Sequence[Wire]) -> str:
+        """The whole function; arguments are names and types."""
+        signature = ", ".join(f"{name}: {kind}" for name, kind in arguments)
         types = ", ".join(r.type for r in results)
         names = ", ".join(r.name for r in results)
         body = "\n".join(self.lines)

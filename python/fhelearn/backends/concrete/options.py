@@ -38,6 +38,9 @@ class CircuitOptions:
     strategy : {"auto", "mono", "multi"}, default="auto"
         One set of cryptographic parameters, several, or whichever prices lower
         (see :func:`fhelearn.backends.concrete.compilation.compile_cheapest`).
+    clear_inputs : tuple of int, default=()
+        Positions of program inputs that are not encrypted: the server reads them. Sums and products with encrypted
+        values are allowed; a lookup of clear values alone is not.
 
     Raises
     ------
@@ -57,6 +60,7 @@ class CircuitOptions:
     security_level: int = 128
     batch_size: int | None = None
     strategy: Strategy = "auto"
+    clear_inputs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.p_error is not None and self.global_p_error is not None:
@@ -78,6 +82,7 @@ class CircuitOptions:
             raise ValueError(f"batch_size must be in [1, {LARGEST_BATCH}], got {size}")
         if self.strategy not in ("auto", "mono", "multi"):
             raise ValueError(f"strategy must be 'auto', 'mono' or 'multi', got {self.strategy!r}")
+        object.__setattr__(self, "clear_inputs", _positions(self.clear_inputs))
 
     def lookup_p_error(self, decisions_per_row: int) -> float:
         """Error probability per lookup.
@@ -97,6 +102,15 @@ class CircuitOptions:
     def as_dict(self) -> dict[str, Any]:
         """The choices as JSON-compatible values; ``CircuitOptions(**d)`` restores them."""
         return asdict(self)
+
+
+def _positions(value: Any) -> tuple[int, ...]:
+    given = tuple(value) if isinstance(value, list | tuple) else value
+    if not isinstance(given, tuple) or any(type(v) is not int for v in given):
+        raise TypeError(f"clear_inputs must be a tuple of int, got {value!r}")
+    if any(v < 0 for v in given) or len(set(given)) != len(given):
+        raise ValueError(f"clear_inputs must be different positions of inputs, counted from 0, got {value!r}")
+    return tuple(sorted(given))
 
 
 def _check_probability(name: str, value: Any) -> None:

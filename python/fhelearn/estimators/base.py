@@ -146,7 +146,7 @@ class FHEMixin:
         -------
         q : ndarray of int64, shape (n, inputs of the program)
             Inside the program's input bounds. Linear models: a code per feature; values outside the range are clipped,
-            or refused, as `compile` was told. Trees: the 0 or 1 of each condition, or of each digit's.
+            or refused, as `compile` was told; networks alike. Trees: the 0 or 1 of each condition, or of each digit's.
         """
         return self._fhe_encode(self._fhe_state(), X)
 
@@ -161,10 +161,9 @@ class FHEMixin:
         -------
         scores : ndarray of float64, shape (n, n_scores)
             Linear models: what the dot products give. Trees: sums over the trees' leaves, before the library averages
-            or transforms them.
+            or transforms them. Networks: what the last layer gives, before its activation function.
         """
-        scores: FloatArray = self._fhe_state().decode(q)
-        return scores
+        return self._fhe_decode(self._fhe_state(), q)
 
     def answer(self, q: IntArray, method: str = "predict") -> Any:
         """What a prediction method answers for decrypted integers: the client's last step, where it decrypts itself.
@@ -189,7 +188,7 @@ class FHEMixin:
         if method not in METHODS or not hasattr(self, method):
             allowed = ", ".join(name for name in METHODS if hasattr(self, name))
             raise ValueError(f"{type(self).__name__} has no prediction method {method!r}; choose one of {allowed}")
-        return self._fhe_from_scores(method, compiled.decode(q))
+        return self._fhe_from_scores(method, self._fhe_decode(compiled, q))
 
     def report(self, X: Any = None, y: Any = None) -> Any:
         """What prediction on ciphertexts costs, and how closely it follows the library's.
@@ -203,9 +202,14 @@ class FHEMixin:
 
         Returns
         -------
-        LinearReport or ForestReport
+        LinearReport, ForestReport or MLPReport
         """
         return self._fhe_report(self._fhe_state(), X, y)
+
+    def _fhe_decode(self, compiled: Any, q: IntArray) -> FloatArray:
+        """Float scores of the program's output."""
+        scores: FloatArray = compiled.decode(q)
+        return scores
 
     def _fhe_state(self) -> Any:
         """What `compile` left, if it still describes the model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,20 @@ from numpy.typing import NDArray
 
 from fhelearn.backends.native import NativeEngine
 from fhelearn.estimators.compiled import CompiledModel, CompileOptions
-from fhelearn.exceptions import QuantizationError
+from fhelearn.exceptions import AccumulatorOverflowError, LoweringError, QuantizationError
 from fhelearn.frontends.onnx import QuantizedNetwork, Settings, import_network
-from fhelearn.ir import Program
+from fhelearn.frontends.onnx.network import lookup_groups
+from fhelearn.ir import Faults, Program
 from fhelearn.onnx.cleanup import CleanModel, clean
 from fhelearn.onnx.forward import get_equivalent_numpy_forward
 from fhelearn.typing import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import onnx
+
+
+WIDEST_NATIVE_LOOKUP = 8
+"""Bits of the widest lookup that Concrete encodes as one number; wider ones become residues, or have no parameters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,15 +41,27 @@ class NetworkModel:
         Its parts: before encryption, encrypted, after decryption.
     quantized : QuantizedNetwork
         The encrypted part in integers.
+    settings : Settings or None
+        How it was quantized.
     """
 
     model: onnx.ModelProto
     clean: CleanModel
     quantized: QuantizedNetwork
+    settings: Settings | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # without cached functions
 
     @classmethod
     def of(
-        cls, model: onnx.ModelProto, inputs: Sequence[NDArray[Any]], settings: Settings, *, cut: bool = True
+        cls,
+        model: onnx.ModelProto,
+        inputs: Sequence[NDArray[Any]],
+        settings: Settings,
+        *,
+        cut: bool = True,
+        quantize: Callable[..., QuantizedNetwork] = import_network,
     ) -> NetworkModel:
         """Clean and quantize a valid ONNX model.
 
@@ -57,6 +74,8 @@ class NetworkModel:
         settings : Settings
         cut : bool
             Whether leading and trailing steps may run in the clear.
+        quantize : callable
+            Takes the encrypted part, its calibration rows and `settings`.
 
         Raises
         ------
@@ -65,7 +84,7 @@ class NetworkModel:
         cleaned = clean(model, cut=cut)
         parts = cls(model, cleaned, None)  # type: ignore[arg-type]  # the encrypted part follows
         rows = parts.preprocess(inputs)
-        return cls(model, cleaned, import_network(cleaned.body, rows, settings))
+        return cls(model, cleaned, quantize(cleaned.body, rows, settings), settings)
 
     @cached_property
     def _before(self) -> Callable[..., Any] | None:
@@ -117,11 +136,74 @@ class CompiledNetwork(CompiledModel):
                 raise QuantizationError("the inputs hold NaN; impute missing values first")
         return self.network.quantized.quantize(rows)
 
-    def simulate(self, q: Sequence[IntArray], *, n_jobs: int | None = None) -> list[IntArray]:
-        """Exactly what :meth:`run_encrypted` decrypts (but for lookups that fail and approximate rounding)."""
+    def simulate(
+        self, q: Sequence[IntArray], *, n_jobs: int | None = None, faults: Faults | None = None
+    ) -> list[IntArray]:
+        """Exactly what :meth:`run_encrypted` decrypts (but for lookups that fail and approximate rounding).
+
+        `faults` injects such failures and such noise.
+        """
         engine: NativeEngine = self.engine
         threads = None if n_jobs is None else effective_n_jobs(n_jobs)
-        return engine.run(list(q), num_threads=threads, on_overflow="wrap")
+        return engine.run(list(q), num_threads=threads, on_overflow="wrap", faults=faults)
+
+    def overflowing_rows(self, q: Sequence[IntArray]) -> IntArray:
+        """Which rows push an accumulator out of its calibrated bounds. Returns int64, shape (rows that do,), ascending.
+
+        Halves of the batch are run with ``on_overflow="error"`` until every row is known.
+        """
+        found: list[int] = []
+        pending = [range(len(q[0]))] if self.program.has_calibrated_bounds else []
+        while pending:
+            rows = pending.pop()
+            if not rows or not self._overflows([x[rows.start : rows.stop] for x in q]):
+                continue
+            if len(rows) == 1:
+                found.append(rows.start)
+            middle = len(rows) // 2
+            pending += [rows[:middle], rows[middle:]] if middle else []
+        return np.array(sorted(found), dtype=np.int64)
+
+    def _overflows(self, q: Sequence[IntArray]) -> bool:
+        try:
+            self.engine.run(list(q), on_overflow="error")
+        except AccumulatorOverflowError:
+            return True
+        return False
+
+    @property
+    def has_circuit(self) -> bool:
+        """Whether the Concrete circuit has been made; asking does not make it."""
+        return "circuit" in self._handles
+
+    def _compile_circuit(self) -> Any:
+        try:
+            return super()._compile_circuit()
+        except LoweringError as error:
+            remedy = self._narrower()
+            if not remedy:
+                raise
+            raise type(error)(f"{remedy} ({error})") from error
+
+    def _narrower(self) -> str:
+        """Which layers look up too many bits, and what to do; empty if none does."""
+        wide: dict[str, int] = {}
+        for group in lookup_groups(self.program):
+            if group.bits > WIDEST_NATIVE_LOOKUP:
+                wide[group.layer] = max(wide.get(group.layer, 0), group.bits)
+        if not wide:
+            return ""
+        layers = ", ".join(f"{name!r} looks up {bits} bits" for name, bits in wide.items())
+        rounding = self.network.settings.rounding if self.network.settings else None
+        return (
+            f"accumulators are too wide to be encrypted: layer {layers}, at most {WIDEST_NATIVE_LOOKUP} are allowed; "
+            + (
+                'pass rounding_threshold_bits={"n_bits": 6, "method": "approximate"}'
+                if rounding is None
+                else 'pass rounding_threshold_bits with "method": "approximate" and fewer bits'
+            )
+            + ", or a smaller n_bits"
+        )
 
     def decode(self, outputs: Sequence[IntArray]) -> list[NDArray[Any]]:
         """The model's outputs from the program's: dequantization, then the client's clear steps."""

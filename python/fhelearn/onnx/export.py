@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fhelearn.exceptions import BackendUnavailableError, LoweringError
 from fhelearn.onnx.faithful import prepared
+from fhelearn.onnx.forward import NumpyForward
 from fhelearn.onnx.torch_export import onnx_from_torch, quiet_exporter
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ def export_sklearn(
     model : fitted estimator or pipeline of scikit-learn, XGBoost or LightGBM
         Of the library's own class, as Hummingbird looks classes up by identity. It is not changed.
     X : array-like of shape (n, n_features), n >= 1
-        Rows without missing values, for instance training data: the graph is traced on two of them and its answers on
-        the first 100 (rounded to float32) are compared with the model's. float32 stays float32, everything else becomes
-        float64; this is the type of the graph's input.
+        Rows of numbers without missing values, for instance training data: the graph is traced on two of them and its
+        answers on the first 100 (rounded to float32) are compared with the model's. float32 stays float32, everything
+        else becomes float64; this is the type of the graph's input. The columns of a data frame are put into the order
+        in which the model was fitted, which is that of the graph's input, and may be chosen by name in the model.
     tree_implementation : {"auto", "gemm", "tree_trav", "perf_tree_trav"}, default="auto"
         Hummingbird's strategy for trees. "auto" takes "gemm" up to depth 3, "perf_tree_trav" up to 10. "gemm" is what
         `forest_from_hummingbird` reads; its matrices take 4 * trees * leaves**2 bytes (of the largest tree).
@@ -85,8 +87,9 @@ def export_sklearn(
         config["tree_op_precision_dtype"] = tree_precision
     with quiet_exporter():
         module = _converted(plain, rows, config)
-        _check_answers(model, module, rows)
-        return _export(model, module, rows)
+        outputs = _outputs(model, module, rows)
+        _check_answers(model, outputs, _as_frame(model, X, rows))
+        return _checked_graph(model, module, outputs, rows)
 
 
 def _check_option(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
@@ -99,6 +102,9 @@ def _rows(model: Any, X: Any) -> NDArray[Any]:
     from sklearn.utils.validation import check_is_fitted
 
     check_is_fitted(model)
+    names = list(getattr(model, "feature_names_in_", []))
+    if names and hasattr(X, "columns") and set(names) <= set(X.columns):
+        X = X[names]
     x = np.asarray(X)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"X must be of shape (n, n_features), n >= 1, got {x.shape}")
@@ -106,10 +112,27 @@ def _rows(model: Any, X: Any) -> NDArray[Any]:
         raise ValueError(
             f"X has {x.shape[1]} features, but {type(model).__name__} is expecting {expected} features as input"
         )
-    x = x[:_CHECKED_ROWS].astype(np.float32).astype(np.float32 if x.dtype == np.float32 else np.float64)
+    try:
+        x = x[:_CHECKED_ROWS].astype(np.float32).astype(np.float32 if x.dtype == np.float32 else np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"X must hold numbers only ({error}); encode texts and categories as numbers before fitting the model"
+        ) from error
     if not np.isfinite(x).all():
         raise ValueError("X must be finite in float32: the ONNX view means nothing for missing and infinite values")
     return np.resize(x, (max(2, len(x)), x.shape[1]))
+
+
+def _as_frame(model: Any, X: Any, rows: NDArray[Any]) -> Any:
+    """`rows` as a data frame if scikit-learn's model may choose columns by name, else as they are."""
+    names = getattr(model, "feature_names_in_", None)
+    if (
+        names is None
+        or type(X).__module__.split(".")[0] != "pandas"
+        or type(model).__module__.split(".")[0] != "sklearn"
+    ):
+        return rows
+    return type(X)(rows, columns=list(names))
 
 
 def _import_libraries() -> None:
@@ -133,30 +156,70 @@ def _converted(model: Any, rows: NDArray[Any], config: dict[str, Any]) -> Any:
         raise LoweringError(_failure(model, error)) from error
 
 
-def _check_answers(model: Any, module: Any, rows: NDArray[Any]) -> None:
-    """Refuse a module that does not answer as the model on `rows`, to half the digits of float32.
-
-    Exact equality is not to be had (Hummingbird sums in another order and precision). What this is for are parts of a
-    model that Hummingbird does not know of, because the model's library is newer: they change the answers altogether.
-    """
+def _outputs(model: Any, module: Any, rows: NDArray[Any]) -> list[NDArray[Any]]:
+    """What the module answers to `rows`: labels and scores of classifiers, else one array."""
     import torch
 
     try:
         with torch.no_grad():
             outputs = module(torch.from_numpy(rows))
+        return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
     except Exception as error:
         raise LoweringError(_failure(model, error)) from error
-    found = (outputs[1] if isinstance(outputs, tuple) else outputs).numpy().astype(np.float64).ravel()
+
+
+def _check_answers(model: Any, outputs: list[NDArray[Any]], rows: Any) -> None:
+    """Refuse outputs of the module that are not the answers of the model on `rows`, to half the digits of float32.
+
+    Exact equality is not to be had (Hummingbird sums in another order and precision). What this is for are parts of a
+    model that Hummingbird does not know of, because the model's library is newer: they change the answers altogether.
+    """
+    found = outputs[-1].astype(np.float64).ravel()
     for method in ("predict_proba", "decision_function", "predict", "transform"):
-        if hasattr(model, method) and not (method == "predict" and isinstance(outputs, tuple)):
-            expected = np.asarray(getattr(model, method)(rows), dtype=np.float64).ravel()
-            if expected.shape != found.shape:
+        if hasattr(model, method) and not (method == "predict" and len(outputs) > 1):
+            answer = getattr(model, method)(rows)
+            answer = answer.toarray() if hasattr(answer, "toarray") else answer
+            if np.shape(answer) == () or np.size(answer) != found.size:
                 continue
-            apart = np.abs(expected - found).max()
-            if not apart <= np.sqrt(np.finfo(np.float32).eps) * max(1.0, np.abs(expected).max()):
+            expected = np.asarray(answer, dtype=np.float64).ravel()
+            if not (apart := np.abs(expected - found).max()) <= _bound(expected):
                 reason = f"its graph answers {method} otherwise than the model, by up to {apart:.3g} on rows of X"
                 raise LoweringError(_failure(model, ArithmeticError(reason)))
             return
+    if len(outputs) > 1 and not np.array_equal(_label_indices(model, rows), outputs[0].ravel()):
+        raise LoweringError(_failure(model, ArithmeticError("its graph answers predict otherwise than the model")))
+
+
+def _bound(expected: NDArray[np.float64]) -> np.float64:
+    bound: np.float64 = np.sqrt(np.finfo(np.float32).eps) * max(1.0, np.abs(expected).max())
+    return bound
+
+
+def _label_indices(model: Any, rows: Any) -> NDArray[Any]:
+    labels = np.asarray(model.predict(rows))
+    return np.searchsorted(model.classes_, labels) if hasattr(model, "classes_") else labels
+
+
+def _checked_graph(model: Any, module: Any, outputs: list[NDArray[Any]], rows: NDArray[Any]) -> onnx.ModelProto:
+    """The graph of the module, unless it answers otherwise: tracing turns what depends on values into constants."""
+    graph = _export(model, module, rows)
+    forward = NumpyForward(graph)
+    if len(forward.input_names) != 1:
+        raise LoweringError(_failure(model, ArithmeticError("its graph is a constant")))
+    found = forward(rows)
+    for name, one, other in zip(
+        forward.output_names, outputs, found if isinstance(found, tuple) else (found,), strict=True
+    ):
+        if one.shape != other.shape:
+            reason = f"output {name!r} of its graph has shape {other.shape} instead of {one.shape}"
+            raise LoweringError(_failure(model, ArithmeticError(reason)))
+        if name == "label":
+            continue  # sums in another order may decide ties otherwise; the scores are compared
+        expected = one.astype(np.float64)
+        if not (apart := np.abs(expected - other).max()) <= _bound(expected):
+            reason = f"output {name!r} of its graph is not that of the traced module, by up to {apart:.3g}"
+            raise LoweringError(_failure(model, ArithmeticError(reason)))
+    return graph
 
 
 def _export(model: Any, module: Any, rows: NDArray[Any]) -> onnx.ModelProto:

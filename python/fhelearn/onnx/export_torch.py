@@ -319,4 +319,7 @@ def _unfaithful(model: onnx.ModelProto, arguments: tuple[torch.Tensor, ...], exp
 
 
 def _in_one_line(error: BaseException) -> str:
+    """The innermost cause: torch's newer exporter wraps it in advice on how to debug torch."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -55,15 +55,39 @@ def _refuse(name: str, what: str) -> NoReturn:
 
 
 def _plain(model: Any) -> Any:
+    if isinstance(model, str):  # "drop" and "passthrough" in place of a transformer
+        return model
     plain = copy.copy(model)
     if isinstance(steps := vars(plain).get("steps"), list) and steps:
-        plain.steps = [*steps[:-1], (steps[-1][0], _plain(steps[-1][1]))]
+        plain.steps = [(name, _plain(step)) for name, step in steps]
+    if type(model).__name__ == "ColumnTransformer" and hasattr(plain, "transformers_"):
+        names = list(getattr(plain, "feature_names_in_", []))
+        plain.transformers_ = [
+            (name, _plain(part), _positions(columns, names, plain.n_features_in_))
+            for name, part, columns in plain.transformers_
+        ]
     if isinstance(classes := vars(plain).get("classes_"), np.ndarray):
         plain.classes_ = np.arange(len(classes))
         if type(model).__name__.startswith("LogisticRegression"):
             # The parameter that scikit-learn 1.8 took away; without it Hummingbird takes the model for one-vs-rest.
             plain.multi_class = "multinomial" if len(classes) > 2 else "ovr"
     return plain
+
+
+def _positions(columns: Any, names: list[str], count: int) -> list[int]:
+    """What a ColumnTransformer selects by names, labels of a slice, a mask or positions, as positions from 0.
+
+    Hummingbird looks names up among the inputs of the graph, which is one matrix, and takes masks for positions.
+    """
+    if isinstance(columns, slice):
+        start, stop = columns.start, columns.stop
+        start = names.index(start) if isinstance(start, str) else start
+        stop = names.index(stop) + 1 if isinstance(stop, str) else stop
+        return list(range(count))[slice(start, stop, columns.step)]
+    chosen: list[Any] = [columns] if np.isscalar(columns) else list(columns)
+    if chosen and all(isinstance(column, (bool, np.bool_)) for column in chosen):
+        return [position for position, column in enumerate(chosen) if column]
+    return [names.index(column) if isinstance(column, str) else int(column) % count for column in chosen]
 
 
 def _prepare_xgboost(name: str, model: Any) -> tuple[Any, dict[str, Any]]:

@@ -10,16 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from fhelearn.exceptions import LoweringError, ModelFormatError, UnsupportedOperatorError
 from fhelearn.onnx.load import load_model
-from fhelearn.onnx.reference_ops import corrected_operators
+from fhelearn.onnx.reference_ops import evaluator_of, reason_of
 from fhelearn.onnx.rows import BatchProof
 
 if TYPE_CHECKING:
     import onnx
-    from onnx.reference import ReferenceEvaluator
 
 NodeFunction: TypeAlias = Callable[..., tuple[NDArray[Any], ...]]
 
-_BATCH_SIZES_REMEMBERED = 64
+_SHAPES_REMEMBERED = 64
 
 
 class NumpyForward:
@@ -38,10 +37,10 @@ class NumpyForward:
         self._inputs = tuple(_Input(value) for value in model.graph.input)
         self.input_names = tuple(source.name for source in self._inputs)
         self.output_names = tuple(value.name for value in model.graph.output)
-        self._evaluator = _evaluator(model)
+        self._evaluator = evaluator_of(model)
         self._takes_one_row = bool(self._inputs) and all(source.shape[:1] == (1,) for source in self._inputs)
-        self._proof = BatchProof(model) if self._takes_one_row else None
-        self._proved: dict[int, bool] = {}
+        self._proof = BatchProof(model, self._evaluator) if self._takes_one_row else None
+        self._proved: dict[tuple[tuple[int, ...], ...], bool] = {}
 
     def __call__(self, *arrays: ArrayLike, **named: ArrayLike) -> NDArray[Any] | tuple[NDArray[Any], ...]:
         """Evaluate the graph.
@@ -62,7 +61,7 @@ class NumpyForward:
             counts = ", ".join(f"{name!r}: {len(feed)}" for name, feed in feeds.items())
             raise ValueError(f"all inputs must have the same number of rows (axis 0), got {counts}")
         (n,) = rows
-        outputs = self._run(feeds) if n == 1 or self._is_batchable(n) else self._run_by_row(feeds, n)
+        outputs = self._run(feeds) if n == 1 or (n and self._is_batchable(feeds)) else self._run_by_row(feeds, n)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _feeds(self, arrays: Sequence[ArrayLike], named: dict[str, ArrayLike]) -> dict[str, NDArray[Any]]:
@@ -82,14 +81,15 @@ class NumpyForward:
             source.name: source.checked(given[source.name], self._takes_one_row, symbols) for source in self._inputs
         }
 
-    def _is_batchable(self, n: int) -> bool:
+    def _is_batchable(self, feeds: dict[str, NDArray[Any]]) -> bool:
         if self._proof is None:
             return True
-        if n not in self._proved:
-            if len(self._proved) >= _BATCH_SIZES_REMEMBERED:
+        shapes = tuple(feed.shape for feed in feeds.values())
+        if shapes not in self._proved:
+            if len(self._proved) >= _SHAPES_REMEMBERED:
                 self._proved = {}
-            self._proved[n] = self._proof.holds(n)
-        return self._proved[n]
+            self._proved[shapes] = self._proof.holds(feeds)
+        return self._proved[shapes]
 
     def _run(self, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         try:
@@ -97,16 +97,16 @@ class NumpyForward:
             with np.errstate(all="ignore"):
                 return [np.asarray(output) for output in self._evaluator.run(None, feeds)]
         except Exception as error:  # whatever an operator trips over
-            raise LoweringError(f"the graph cannot be evaluated on these arrays: {_reason(error)}") from error
+            raise LoweringError(f"the graph cannot be evaluated on these arrays: {reason_of(error)}") from error
 
     def _run_by_row(self, feeds: dict[str, NDArray[Any]], n: int) -> list[NDArray[Any]]:
-        if n == 0:
-            raise ValueError("at least one row is needed: the graph takes one row, and not any number at once")
-        answers = [self._run({name: feed[i : i + 1] for name, feed in feeds.items()}) for i in range(n)]
+        # Without rows, one that is thrown away tells the shapes.
+        given = feeds if n else {name: np.zeros((1, *feed.shape[1:]), feed.dtype) for name, feed in feeds.items()}
+        answers = [self._run({name: feed[i : i + 1] for name, feed in given.items()}) for i in range(max(1, n))]
         for name, output in zip(self.output_names, answers[0], strict=True):
             if output.ndim == 0:
                 raise ValueError(f"output {name!r} is a scalar, so the answers to {n} rows cannot be concatenated")
-        return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
+        return [np.concatenate(parts) if n else parts[0][:0] for parts in zip(*answers, strict=True)]
 
 
 class _Input:
@@ -225,7 +225,7 @@ def node_function(node: onnx.NodeProto, opset: int) -> NodeFunction:
     private.input.extend(inputs)
     private.output.extend(outputs)
     graph = onnx.helper.make_graph([private], "node", [], [onnx.ValueInfoProto(name=name) for name in outputs])
-    evaluator = _evaluator(graph, {"": opset})
+    evaluator = evaluator_of(graph, {"": opset})
     groups = _operand_groups(schema, len(inputs))
 
     def function(*arrays: NDArray[Any] | None) -> tuple[NDArray[Any], ...]:
@@ -237,21 +237,9 @@ def node_function(node: onnx.NodeProto, opset: int) -> NodeFunction:
             with np.errstate(all="ignore"):
                 return tuple(np.asarray(output) for output in evaluator.run(None, feeds))
         except Exception as error:  # whatever the operator trips over
-            raise LoweringError(f"{where}: cannot be evaluated on these arrays: {_reason(error)}") from error
+            raise LoweringError(f"{where}: cannot be evaluated on these arrays: {reason_of(error)}") from error
 
     return function
-
-
-def _evaluator(proto: onnx.ModelProto | onnx.GraphProto, opsets: dict[str, int] | None = None) -> ReferenceEvaluator:
-    from onnx.reference import ReferenceEvaluator
-
-    try:
-        return ReferenceEvaluator(proto, opsets=opsets, new_ops=list(corrected_operators()))
-    except Exception as error:  # missing implementations and attributes are met here, under several names
-        raise UnsupportedOperatorError(
-            f"onnx's reference implementation cannot run this graph: {_reason(error)}; replace the operator "
-            "before export"
-        ) from error
 
 
 def _operand_groups(schema: onnx.defs.OpSchema, count: int) -> list[list[int]]:
@@ -270,10 +258,3 @@ def _promoted(arrays: Sequence[NDArray[Any] | None], groups: list[list[int]]) ->
             if floats and (array := result[i]) is not None and array.dtype.kind == "f":
                 result[i] = array.astype(np.result_type(*floats), copy=False)
     return result
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause: the reference implementation wraps it in a message about types."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -246,7 +246,9 @@ def _check_constants(model: onnx.ModelProto) -> None:
                     values = [*attribute.floats, *([attribute.f] if attribute.HasField("f") else [])]
                     bad += node.output if np.isnan(values).any() else []
     if bad:
-        raise ModelFormatError(f"tensors {_listed(bad)} hold NaN; train or export the model again without it")
+        raise ModelFormatError(
+            f"tensors {_listed(list(dict.fromkeys(bad)))} hold NaN; train or export the model again without it"
+        )
 
 
 def _has_nan(array: Any) -> bool:

@@ -11,7 +11,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from fhelearn.exceptions import UnsupportedOperatorError
+
 if TYPE_CHECKING:
+    import onnx
+    from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
 
 
@@ -33,7 +37,33 @@ def corrected_operators() -> tuple[type[OpRun], ...]:
 
     A function makes them, because their base classes need onnx, which `fhelearn.onnx` does not load by itself.
     """
-    return (*_univariate(), *_normalizing(), *_spatial())
+    return (*_univariate(), *_normalizing(), *_spatial(), *_moving())
+
+
+def evaluator_of(proto: onnx.ModelProto | onnx.GraphProto, opsets: dict[str, int] | None = None) -> ReferenceEvaluator:
+    """The reference implementation of a model, or of a graph with its `opsets`, with the corrected operators.
+
+    Raises
+    ------
+    UnsupportedOperatorError
+        If there is no implementation of an operator.
+    """
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        return ReferenceEvaluator(proto, opsets=opsets, new_ops=list(corrected_operators()))
+    except Exception as error:  # missing implementations and attributes are met here, under several names
+        raise UnsupportedOperatorError(
+            f"onnx's reference implementation cannot run this graph: {reason_of(error)}; replace the operator "
+            "before export"
+        ) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The innermost cause: the reference implementation wraps it in a message about types."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _univariate() -> tuple[type[OpRun], ...]:
@@ -137,6 +167,40 @@ def _spatial() -> tuple[type[OpRun], ...]:
             return (y if bias is None else y + bias.reshape((-1,) + (1,) * (x.ndim - 2)),)
 
     return AveragePool, MaxPool, ConvTranspose
+
+
+def _moving() -> tuple[type[OpRun], ...]:
+    from onnx.reference.op_run import OpRun
+
+    class GatherElements(OpRun):
+        """The reference fails on axes longer than 32, and on fewer indices than elements along the other axes."""
+
+        op_domain = ""
+
+        def _run(self, x: NDArray[Any], indices: NDArray[Any], axis: int = 0) -> tuple[NDArray[Any], ...]:
+            near = tuple(slice(None) if a == axis % x.ndim else slice(n) for a, n in enumerate(indices.shape))
+            return (np.take_along_axis(x[near], indices, axis=axis),)
+
+    class Pad(OpRun):
+        """The reference refuses negative pads, which take elements away."""
+
+        op_domain = ""
+
+        def _run(
+            self,
+            x: NDArray[Any],
+            pads: NDArray[Any],
+            value: NDArray[Any] | None = None,
+            axes: NDArray[Any] | None = None,
+            mode: str = "constant",
+        ) -> tuple[NDArray[Any], ...]:
+            widths = np.zeros((2, x.ndim), dtype=np.int64)
+            widths[:, slice(None) if axes is None else np.ravel(axes)] = np.reshape(pads, (2, -1))
+            cut = tuple(slice(-min(b, 0), max(n + min(a, 0), 0)) for b, a, n in zip(*widths, x.shape, strict=True))
+            constant = {} if mode != "constant" else {"constant_values": 0 if value is None else value}
+            return (np.pad(x[cut], np.maximum(widths, 0).T, mode=mode, **constant).astype(x.dtype),)  # type: ignore[call-overload]
+
+    return GatherElements, Pad
 
 
 def _pool_axes(

@@ -1,13 +1,14 @@
 """Proof that a graph answers many rows at once as it answers them one after the other.
 
-A value is *constant*, a *shape* (it depends on the extents of an input, not on its elements) or made of *rows*: on axis
-0 it has one part per row of the inputs, made of that row alone. Every node must pass rows on as rows by a rule of its
-operator; an operator without a rule proves nothing, and its graph is run row by row.
+A value is *constant* (the same for one row and for many), a *shape* (it depends on the number of rows, but not on what
+is in them) or made of *rows*: on axis 0 it has one part per row of the inputs, made of that row alone. Every node must
+pass rows on as rows by a rule of its operator; an operator without a rule proves nothing, and its graph is run row by
+row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import onnx
+    from onnx.reference import ReferenceEvaluator
 
 _ELEMENTWISE = {
     "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "Cast", "CastLike", "Ceil", "Celu",
@@ -37,58 +39,46 @@ _REDUCTIONS = {
 
 
 class BatchProof:
-    """Whether `model`, whose inputs all have extent 1 on axis 0, may be run on `n` rows at once."""
+    """Whether a model, whose inputs are all declared with extent 1 on axis 0, may be run on many rows at once."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._model = model
-        self._single = _shapes(model, 1)
+    def __init__(self, model: onnx.ModelProto, evaluator: ReferenceEvaluator) -> None:
+        self._graph = model.graph
+        self._evaluator = evaluator
 
-    def holds(self, n: int) -> bool:
-        """Whether one run on `n` rows is sure to equal `n` runs on one row, concatenated on axis 0."""
-        batched = _shapes(self._model, n)
-        if self._single is None or batched is None:
+    def holds(self, feeds: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether one run on `feeds` is sure to equal the runs on each of their rows, concatenated on axis 0.
+
+        Equal as real numbers: libraries may round sums in other orders when there are more rows.
+        The answer depends on the shapes of `feeds` only: the graph is run to see the shapes and constants in it.
+        """
+        try:
+            with np.errstate(all="ignore"):
+                one = self._evaluator.run(None, {name: feed[:1] for name, feed in feeds.items()}, intermediate=True)
+                many = self._evaluator.run(None, dict(feeds), intermediate=True)
+        except Exception:  # a graph that does not take many rows, for whatever reason
             return False
-        values = _Values(self._model, self._single, batched, n)
-        return all(values.admit(node) for node in self._model.graph.node) and all(
-            values.kinds.get(output.name) == "rows" for output in self._model.graph.output
+        values = _Values(self._graph, _arrays(one), _arrays(many), len(next(iter(feeds.values()))))
+        return all(values.admit(node) for node in self._graph.node) and all(
+            values.kinds.get(output.name) == "rows" for output in self._graph.output
         )
 
 
-def _shapes(model: onnx.ModelProto, n: int) -> dict[str, tuple[int | None, ...]] | None:
-    """Extents of every value when the inputs have `n` rows; None if the graph does not take `n` rows."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.value_info[:]
-    for value in copy.graph.input:
-        value.type.tensor_type.shape.dim[0].dim_value = n
-    for value in copy.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    try:
-        graph = onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, ValueError):  # ValueError: a model of more than 2 GiB
-        return None
-    shapes: dict[str, tuple[int | None, ...]] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in [*graph.input, *graph.value_info, *graph.output]:
-        if value.type.tensor_type.HasField("shape"):
-            dims = value.type.tensor_type.shape.dim
-            shapes[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
-    return shapes
+def _arrays(results: Any) -> dict[str, NDArray[Any]]:
+    return {name: np.asarray(value) for name, value in results.items() if isinstance(value, (np.ndarray, np.generic))}
 
 
 @dataclass
 class _Values:
-    model: onnx.ModelProto
-    single: dict[str, tuple[int | None, ...]]
-    batched: dict[str, tuple[int | None, ...]]
+    """The values of `graph` when its inputs have one row and when they have `n`, and their kinds."""
+
+    graph: onnx.GraphProto
+    one: dict[str, NDArray[Any]]
+    many: dict[str, NDArray[Any]]
     n: int
 
     def __post_init__(self) -> None:
-        self.kinds = {value.name: "rows" for value in self.model.graph.input}
-        self.kinds.update({tensor.name: "constant" for tensor in self.model.graph.initializer})
-        self.kinds.update({tensor.values.name: "constant" for tensor in self.model.graph.sparse_initializer})
-        self._tensors = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        self.kinds = {value.name: "rows" for value in self.graph.input}
+        self.kinds.update({tensor.name: "constant" for tensor in self.graph.initializer})
 
     def admit(self, node: onnx.NodeProto) -> bool:
         """Set the kind of what `node` computes, if it has one."""
@@ -104,29 +94,32 @@ class _Values:
                 return False
         else:
             kind = "shape" if "shape" in kinds else "constant"
-        self.kinds.update({name: kind for name in node.output if name})
-        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
-            self._tensors[node.output[0]] = node.attribute[0].t
+        for name in filter(None, node.output):
+            one, many = self.one.get(name), self.many.get(name)
+            same = kind == "shape" and one is not None and many is not None and np.array_equal(one, many)
+            self.kinds[name] = "constant" if same else kind
         return True
 
     def _one_part_per_row(self, name: str) -> bool:
-        one, many = self.single.get(name, ()), self.batched.get(name)
-        return one[:1] == (1,) and None not in one and many == (self.n, *one[1:])
+        one, many = self.shape(name, self.one), self.shape(name)
+        return one is not None and one[:1] == (1,) and many == (self.n, *one[1:])
+
+    def shape(self, name: str, values: Mapping[str, NDArray[Any]] | None = None) -> tuple[int, ...] | None:
+        """Shape of a tensor, of many rows unless other `values` are given; None for what is no tensor."""
+        array = (self.many if values is None else values).get(name)
+        return None if array is None else array.shape
 
     def kind(self, node: onnx.NodeProto, index: int) -> str:
         """Kind of the input at `index`; "" if it is left out."""
         return self.kinds[node.input[index]] if index < len(node.input) and node.input[index] else ""
 
     def constant(self, node: onnx.NodeProto, index: int) -> NDArray[Any] | None:
-        """Elements of the input at `index`; None if they are unknown or left out."""
-        from onnx.numpy_helper import to_array
-
-        tensor = self._tensors.get(node.input[index]) if index < len(node.input) else None
-        return None if tensor is None else to_array(tensor)
+        """Elements of the input at `index`; None if it is left out or no constant."""
+        return self.many.get(node.input[index]) if self.kind(node, index) == "constant" else None
 
     def rank(self, name: str) -> int:
-        """Rank of a value; -1 if it is unknown."""
-        return len(self.batched[name]) if name in self.batched else -1
+        """Rank of a tensor; -1 for what is none."""
+        return len(shape) if (shape := self.shape(name)) is not None else -1
 
     def only_first_has_rows(self, node: onnx.NodeProto) -> bool:
         """Whether all inputs but the first are constants or left out."""
@@ -140,7 +133,7 @@ class _Values:
             if kind == "rows" and self.rank(name) != rank:
                 return False
             if kind == "constant":
-                shape = self.batched.get(name)
+                shape = self.shape(name)
                 if shape is None or len(shape) > rank or (len(shape) == rank and shape[0] != 1):
                     return False
         return all(self.kind(node, index) != "shape" for index in range(len(node.input)))
@@ -158,7 +151,7 @@ def _is_rowwise(node: onnx.NodeProto, values: _Values) -> bool:
     if node.op_type in _ELEMENTWISE:
         return values.broadcasts_within_rows(node, values.rank(node.output[0]))
     if node.op_type in _PER_IMAGE:
-        return values.only_first_has_rows(node)
+        return values.only_first_has_rows(node) and len(node.output) == 1  # indices of MaxPool count the rows before
     if node.op_type in _ALONG_AXIS:
         return _axis_of(node, values, _ALONG_AXIS[node.op_type]) != 0
     if node.op_type in _REDUCTIONS:
@@ -199,10 +192,11 @@ def _dropout(node: onnx.NodeProto, values: _Values) -> bool:
 
 
 def _expand(node: onnx.NodeProto, values: _Values) -> bool:
-    if values.kind(node, 1) == "rows":
-        return False
-    shape, rank = values.batched.get(node.input[0], ()), values.rank(node.output[0])
-    return len(shape) < rank or (len(shape) == rank and (values.kind(node, 0) == "rows" or shape[0] == 1))
+    rank, kind = values.rank(node.output[0]), values.kind(node, 0)
+    if kind == "rows":
+        return values.kind(node, 1) != "rows" and values.rank(node.input[0]) == rank
+    shape = values.shape(node.input[0])
+    return kind == "constant" and shape is not None and (len(shape) < rank or shape[:1] == (1,))
 
 
 def _flatten(node: onnx.NodeProto, values: _Values) -> bool:
@@ -220,7 +214,7 @@ def _gemm(node: onnx.NodeProto, values: _Values) -> bool:
     if values.kind(node, 0) != "rows" or values.kind(node, 1) != "constant" or _attribute(node, "transA", 0):
         return False
     if values.kind(node, 2) == "constant":
-        shape = values.batched.get(node.input[2])
+        shape = values.shape(node.input[2])
         return shape is not None and (len(shape) < 2 or shape[0] == 1)
     return values.kind(node, 2) in ("", "rows") and (not values.kind(node, 2) or values.rank(node.input[2]) == 2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 import warnings
@@ -21,10 +22,23 @@ _exporting = threading.Lock()
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
     """Hold the exporter alone and silence it; every call of `onnx_from_torch` goes inside."""
+    import torch
+
+    logger = logging.getLogger("torch.onnx")
+    # Fused attention has no ONNX form; the same arithmetic by single operators has.
+    attention = torch.backends.mha
     with _exporting, warnings.catch_warnings():
+        level, fused, prints = logger.level, attention.get_fastpath_enabled(), torch._C._jit_is_onnx_log_enabled()
         # Torch announces the end of the exporter that we choose, and warns of constants that are meant as constants.
         warnings.simplefilter("ignore")
-        yield
+        logger.setLevel(logging.ERROR)
+        attention.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            attention.set_fastpath_enabled(fused)
+            torch._C._jit_set_onnx_log_enabled(prints)  # the exporter switches it on and never off
 
 
 def onnx_from_torch(

@@ -8,11 +8,14 @@ import threading
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightgbm import LGBMClassifier, LGBMRegressor
 from onnx.reference import ReferenceEvaluator
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.decomposition import PCA
 from sklearn.ensemble import (
     AdaBoostClassifier,
     GradientBoostingClassifier,
@@ -21,9 +24,12 @@ from sklearn.ensemble import (
     RandomForestClassifier,
 )
 from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 from xgboost import XGBClassifier, XGBRegressor
@@ -150,6 +156,85 @@ def test_threads_may_export_at_the_same_time():
     for worker in workers:
         worker.join()
     assert graphs == [expected] * 4
+
+
+RNG = np.random.default_rng(0)
+MIXED = np.column_stack([IRIS[0], RNG.integers(4, size=(150, 2))])
+FRAME = pd.DataFrame(MIXED, columns=list("abcdef")).astype({"e": int, "f": int})
+LOGISTIC = LogisticRegression(max_iter=1000)
+
+
+def by_columns(numbers, categories):
+    return ColumnTransformer([("numbers", StandardScaler(), numbers), ("codes", OneHotEncoder(), categories)])
+
+
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [
+        (make_pipeline(MinMaxScaler(), LOGISTIC), IRIS[0]),
+        (make_pipeline(StandardScaler(), PCA(2, whiten=True), LOGISTIC), IRIS[0]),
+        (make_pipeline(SimpleImputer(strategy="median"), LOGISTIC), IRIS[0]),
+        (make_pipeline(OneHotEncoder(), LOGISTIC), MIXED[:, 4:].astype(np.int64)),
+        (make_pipeline(OneHotEncoder(), LOGISTIC), MIXED[:, 4:].astype(np.float32)),
+        (make_pipeline(FeatureUnion([("scaled", StandardScaler()), ("main", PCA(2))]), LOGISTIC), IRIS[0]),
+        (make_pipeline(by_columns([0, 1, 2, 3], [-2, -1]), LOGISTIC), MIXED),
+        (make_pipeline(by_columns(slice(None, 4), [False] * 4 + [True] * 2), LOGISTIC), MIXED),
+        (make_pipeline(by_columns(["a", "b"], ["e", "f"]), LOGISTIC), FRAME),
+        (make_pipeline(by_columns(slice("b", "d"), ["f"]), LOGISTIC), FRAME),
+        (make_pipeline(ColumnTransformer([("s", StandardScaler(), ["d"])], remainder="passthrough"), LOGISTIC), FRAME),
+        (make_pipeline(ColumnTransformer([("s", StandardScaler(), [0]), ("d", "drop", [1])]), LOGISTIC), IRIS[0]),
+        (MLPClassifier((5,), max_iter=20, random_state=0), IRIS[0]),
+        (make_pipeline(StandardScaler(), MLPClassifier((4, 3), activation="tanh", max_iter=20)), IRIS[0]),
+        (make_pipeline(StandardScaler(), MLPClassifier((5,), activation="logistic", max_iter=20)), CANCER[0]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_every_step_of_a_pipeline_is_in_the_graph(model, x):
+    fitted = model.fit(x, IRIS[1] if len(x) == 150 else CANCER[1])
+    rows = np.asarray(x, dtype=np.float32 if getattr(x, "dtype", None) == np.float32 else np.float64)
+    label, scores = run(export_sklearn(fitted, x), rows)
+    expected = fitted.predict_proba(x)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=np.sqrt(np.finfo(np.float32).eps))
+    assert np.array_equal(fitted.classes_[label], fitted.predict(x))
+
+
+@pytest.mark.parametrize("activation", ["relu", "identity"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_regressors_with_several_targets_keep_their_columns(activation):
+    y = np.column_stack([IRIS[1], IRIS[0][:, 0]])
+    fitted = MLPRegressor(hidden_layer_sizes=(5,), activation=activation, max_iter=20, random_state=0).fit(IRIS[0], y)
+    (output,) = run(export_sklearn(fitted, IRIS[0]), IRIS[0])
+    np.testing.assert_allclose(output, fitted.predict(IRIS[0]), rtol=0, atol=1e-4)
+
+
+def test_transformers_alone_are_graphs_even_if_their_answers_are_sparse():
+    for fitted, expected in (
+        (PCA(2).fit(IRIS[0]), PCA(2).fit_transform(IRIS[0])),
+        (OneHotEncoder().fit(MIXED[:, 4:]), OneHotEncoder().fit_transform(MIXED[:, 4:]).toarray()),
+    ):
+        x = IRIS[0] if expected.shape[1] == 2 else MIXED[:, 4:]
+        np.testing.assert_allclose(run(export_sklearn(fitted, x), x)[0], expected, rtol=0, atol=1e-5)
+
+
+def test_the_columns_of_a_frame_are_put_into_the_order_of_the_model():
+    fitted = make_pipeline(by_columns(["a", "b"], ["e", "f"]), LOGISTIC).fit(FRAME, IRIS[1])
+    scores = run(export_sklearn(fitted, FRAME[list("fedcba")]), MIXED)[1]
+    np.testing.assert_allclose(scores, fitted.predict_proba(FRAME), rtol=0, atol=1e-5)
+
+
+def test_texts_are_refused_with_the_remedy():
+    texts = FRAME.assign(e=np.where(FRAME.e > 1, "p", "q"))
+    fitted = make_pipeline(by_columns(["a"], ["e", "f"]), LOGISTIC).fit(texts, IRIS[1])
+    with pytest.raises(
+        ValueError, match=r"X must hold numbers only \(could not convert .*; encode texts and categories"
+    ):
+        export_sklearn(fitted, texts)
+
+
+def test_graphs_that_tracing_made_constant_are_refused():
+    fitted = SVC().fit(*IRIS)
+    with pytest.raises(LoweringError, match=r"^SVC: .* its graph is a constant"):
+        export_sklearn(fitted, IRIS[0])
 
 
 def categories():

@@ -2,6 +2,7 @@
 
 from fhelearn.frontends.onnx import operators
 from fhelearn.frontends.onnx.importer import import_network
+from fhelearn.frontends.onnx.linear_map import import_linear_or_network, linear_map
 from fhelearn.frontends.onnx.network import QuantizedNetwork, TensorDecoder, TensorEncoder
 from fhelearn.frontends.onnx.registry import OPERATORS
 from fhelearn.frontends.onnx.settings import NBits, Rounding, Settings
@@ -14,6 +15,8 @@ __all__ = [
     "Settings",
     "TensorDecoder",
     "TensorEncoder",
+    "import_linear_or_network",
     "import_network",
+    "linear_map",
     "operators",
 ]

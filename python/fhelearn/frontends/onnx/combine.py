@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fhelearn.frontends.onnx.quantizer import Quantizer
-from fhelearn.frontends.onnx.values import Clear, Encrypted, Function, compact, varies_along
+from fhelearn.frontends.onnx.values import Clear, Encrypted, Function, Pole, compact, of_rank, steps_of, varies_along
 from fhelearn.quantization.grids import Grid
-from fhelearn.typing import FloatArray
+from fhelearn.typing import FloatArray, IntArray
+
+_SPARE_BITS = 4
+"""A sum without a lookup may be this much wider than its operands if a lookup will read it."""
+
+_WIDEST_SUM = 40
+"""Bits of the widest sum without a lookup that only the client will read."""
 
 
 def scaled(x: Encrypted, factor: FloatArray | float, shift: FloatArray | float = 0.0) -> Encrypted:
@@ -19,74 +27,133 @@ def scaled(x: Encrypted, factor: FloatArray | float, shift: FloatArray | float =
     return replace(x, scale=compact(np.array(scale)), offset=compact(np.array(offset)))
 
 
-def add(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted:
+def add(z: Quantizer, x: Encrypted, y: Encrypted, *, feeds_lookup: bool = True) -> Encrypted:
     """``x + y`` of tensors of one shape.
 
     A sum of two affine tensors needs no lookup where the coarser scale is close to a multiple of the finer one: the
     coarse integers are multiplied by it, as if the skip connection were one more weight of the accumulator. It may cost
     at most half a step of a grid of ``op_inputs`` bits on the sum.
     """
-    merged = _merged(z, x, y) if x.affine and y.affine else None
-    if merged is None:
-        x, y = on_common_grid(z, x, y)
-        merged = _sum(z, x, y, 1, x.scale, x.offset + y.offset)
-    return merged
+    if x.affine and y.affine:
+        if x.node == y.node:
+            scale, offset = np.broadcast_arrays(x.scale + y.scale, x.offset + y.offset)
+            return replace(x, scale=compact(np.array(scale)), offset=compact(np.array(offset)))
+        merged = _merged(z, x, y, feeds_lookup=feeds_lookup)
+        if merged is not None:
+            return merged
+    x, y = on_common_grid(z, x, y)
+    return _sum(z, x, y, 1, x.scale, x.offset + y.offset)
 
 
-def subtract(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted:
+def subtract(z: Quantizer, x: Encrypted, y: Encrypted, *, feeds_lookup: bool = True) -> Encrypted:
     """``x - y`` of tensors of one shape."""
     if not y.affine:
         x, y = on_common_grid(z, x, y)
-    return add(z, x, scaled(y, -1.0))
+    return add(z, x, scaled(y, -1.0), feeds_lookup=feeds_lookup)
 
 
 def multiply(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted:
     """``x * y`` of tensors of one shape: two lookups per element."""
-    x, y = (_without_offset(z, factor) for factor in (x, y))
+    x, y = (without_offset(z, factor) for factor in (x, y))
     node = z.emit("multiply", x.node, y.node)
-    return Encrypted(node, x.shape, x.scale * y.scale, np.zeros_like(x.scale))
+    return Encrypted(node, x.shape, x.scale * y.scale, np.zeros_like(x.scale), x.kind)
 
 
 def maximum(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted:
     """The greater of `x` and `y`, tensors of one shape: one lookup per element."""
-    x, y = on_common_grid(z, x, y)
-    if not np.array_equal(x.offset, y.offset):
-        y = replace(y, node=z.emit("add_constant", y.node, value=_steps(y.offset - x.offset, x.scale)), offset=x.offset)
-    return replace(x, node=z.emit("maximum", x.node, y.node), source="")
+    return _greater(z, *on_common_grid(z, x, y))
+
+
+def minimum(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted:
+    """The smaller of `x` and `y`, tensors of one shape: one lookup per element."""
+    x, y = (negated(z, tensor) for tensor in on_common_grid(z, x, y))
+    return scaled(_greater(z, x, y), -1.0)
+
+
+def _greater(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted:
+    """The greater of two tensors on a common grid."""
+    steps = _steps(y.offset, x.scale) - _steps(x.offset, x.scale)
+    other = z.emit("add_constant", y.node, value=steps) if steps.any() else y.node
+    return replace(x, node=z.emit("maximum", x.node, other), source="")
 
 
 def of_difference(z: Quantizer, x: Encrypted, y: Encrypted, function: Callable[[Clear], Clear]) -> Encrypted:
-    """``function(x - y)``, booleans, of tensors of one shape: a comparison. Exact on the tensors' common grid."""
+    """``function(x - y)``, booleans, of tensors of one shape: a comparison. Exact on the tensors' common grid.
+
+    `function` sees the difference in steps of that grid, an integer: its sign is exact.
+    """
     x, y = on_common_grid(z, x, y)
-    difference = _sum(z, x, y, -1, x.scale, x.offset - y.offset)
-    return replace(
-        difference, kind="b", function=Function(lambda q: function(difference.at(q)), difference.uniform), source=""
-    )
+    steps = _steps(x.offset, x.scale) - _steps(y.offset, x.scale)
+    difference = _sum(z, x, y, -1, np.ones_like(x.scale), steps.astype(np.float64))
+    z.exact.add(difference.node)
+    return difference.mapped(function, "b")
+
+
+def of_pair(
+    z: Quantizer,
+    x: Encrypted,
+    y: Encrypted,
+    function: Callable[[Clear, Clear], Clear],
+    kind: str,
+    *,
+    uniform: bool,
+) -> Encrypted:
+    """Any ``function(x, y)``, elementwise, of tensors of one shape: a function of one integer that holds both codes.
+
+    Exact on the tensors' own grids. Its table has as many bits as both tensors together: one of them should have few.
+    `uniform` tells whether the function is the same for every element.
+    """
+    x, y = (_with_few_bits(z, tensor) for tensor in (x, y))
+    (low_x, high_x), (low_y, _) = (_ends(z, tensor) for tensor in (x, y))
+    base = high_x - low_x + 1
+    node = z.emit("add", x.node, z.emit("multiply_constant", y.node, value=np.full((1,) * len(x.shape), base)))
+    z.exact.add(node)
+
+    def call(q: IntArray) -> Clear:
+        codes = q - (low_x + base * low_y)
+        return function(x.at(codes % base + low_x), y.at(codes // base + low_y))
+
+    one = np.ones((1,) * len(x.shape))
+    return Encrypted(node, x.shape, one, 0 * one, kind, Function(call, uniform and x.uniform and y.uniform))
+
+
+def selected(z: Quantizer, mask: NDArray[np.bool_], x: Encrypted, y: Encrypted) -> Encrypted:
+    """`x` where the clear mask holds, else `y`: tensors of the mask's shape. Free, and exact."""
+    node = x.node
+    if node != y.node:
+        size = prod(mask.shape)
+        both = z.emit("concatenate", *(z.emit("reshape", t.node, shape=(size,)) for t in (x, y)), axis=0)
+        indices = np.arange(size) + np.where(mask.ravel(), 0, size)
+        node = z.emit("reshape", z.emit("gather", both, axis=0, indices=indices), shape=mask.shape)
+    if x.affine and y.affine:
+        scale, offset = (compact(np.where(mask, a, b)) for a, b in ((x.scale, y.scale), (x.offset, y.offset)))
+        return Encrypted(node, mask.shape, scale, offset, x.kind)
+    one = np.ones((1,) * mask.ndim)
+    poles = tuple(_where(mask, pole) for pole in x.poles) + tuple(_where(~mask, pole) for pole in y.poles)
+    function = Function(lambda q: np.where(mask, x.at(q), y.at(q)), uniform=False, poles=poles)
+    return Encrypted(node, mask.shape, one, 0 * one, x.kind, function)
+
+
+def _where(mask: NDArray[np.bool_], pole: Pole) -> Pole:
+    return replace(pole, divisor=lambda q: np.where(mask, pole.divisor(q), 1))
 
 
 def on_common_grid(z: Quantizer, x: Encrypted, y: Encrypted) -> tuple[Encrypted, Encrypted]:
-    """Both tensors as affine ones of one scale, whose offsets differ by a multiple of it."""
+    """Both tensors as affine ones of one positive scale, with offsets that are multiples of it."""
     x, y = (negated_twice(z, t) if t.affine and t.scale.size == 1 and t.scale.item() < 0 else t for t in (x, y))
     if _fits_grid(z, x) and _fits_grid(z, y) and np.array_equal(x.scale, y.scale):
         return x, y
     for tensor in (x, y):
-        if tensor.source and varies_along(tensor.scale):
+        if tensor.source and tensor.affine and varies_along(tensor.scale):
             z.operand(tensor)  # asks for a uniform scale
-    bits = z.settings.n_bits.op_inputs
-    values = [np.asarray(z.floats(tensor), dtype=np.float64) for tensor in (x, y)]
-    coarse = next((t for t in (x, y) if _fits_grid(z, t) and _wide_enough(t, values, bits)), None)
-    whole = all(tensor.kind != "f" for tensor in (x, y))
-    if coarse is not None:
-        scale = coarse.scale
-    elif whole:
-        scale = np.ones((1,) * len(x.shape))
-    else:
-        span = max(float(np.ptp(v)) for v in values)
-        scale = np.full((1,) * len(x.shape), span / (2**bits - 1) if span > 0 else 1.0)
-    return tuple(  # type: ignore[return-value]
-        tensor if tensor is coarse else z.lookup_on(tensor, _grid(z, tensor, scale))
+    scale = of_rank(_common_scale(z, x, y), len(x.shape))
+    first, second = (
+        tensor
+        if _fits_grid(z, tensor) and np.array_equal(tensor.scale, scale)
+        else z.lookup_on(tensor, _grid(z, tensor, scale))
         for tensor in (x, y)
     )
+    return first, second
 
 
 def negated(z: Quantizer, x: Encrypted) -> Encrypted:
@@ -99,31 +166,75 @@ def negated_twice(z: Quantizer, x: Encrypted) -> Encrypted:
     return scaled(negated(z, x), -1.0)
 
 
+def without_offset(z: Quantizer, x: Encrypted) -> Encrypted:
+    """`x` as ``scale * q`` with one scale for all elements."""
+    x = z.operand(x)
+    if steps_of(x.offset, x.scale) is None:
+        x = z.lookup(x, z.settings.n_bits.op_inputs)
+    if not x.offset.any():
+        return x
+    node = z.emit("add_constant", x.node, value=_steps(x.offset, x.scale))
+    return replace(x, node=node, offset=np.zeros_like(x.scale), source="")
+
+
+def _with_few_bits(z: Quantizer, x: Encrypted) -> Encrypted:
+    """An affine tensor that is as it is if it is narrow, whatever its scales."""
+    narrow = x.affine and (bool(x.source) or z.bits(x.node) <= z.settings.n_bits.op_inputs + 1)
+    return x if narrow else z.lookup(x, z.settings.n_bits.op_inputs)
+
+
+def _ends(z: Quantizer, x: Encrypted) -> tuple[int, int]:
+    bounds = z.builder.value(x.node).bounds
+    return bounds.minimum, bounds.maximum
+
+
 def _fits_grid(z: Quantizer, x: Encrypted) -> bool:
     """Whether a tensor has few bits, one scale, and an offset that is a multiple of it."""
     if not x.affine or x.scale.size != 1 or not (x.scale != 0).all():
         return False
     narrow = bool(x.source) or z.bits(x.node) <= z.settings.n_bits.op_inputs + 1
-    return narrow and bool((_steps(x.offset, x.scale) * x.scale == x.offset).all())
+    return narrow and steps_of(x.offset, x.scale) is not None
 
 
-def _wide_enough(coarse: Encrypted, values: Sequence[FloatArray], bits: int) -> bool:
-    """Whether the ranges of both tensors have few steps of the scale, so that a lookup onto it loses and costs little."""
-    scale = abs(float(coarse.scale.ravel()[0]))
-    return max(float(np.ptp(v)) for v in values) <= scale * 2 ** (bits + 1)
+def _common_scale(z: Quantizer, x: Encrypted, y: Encrypted) -> float:
+    """That of one of the tensors, if both have neither too few nor too many steps of it; else that of a new grid.
+
+    Integers and booleans keep steps of 1 as long as their range has few of them.
+    """
+    bits = z.settings.n_bits.op_inputs
+    values = [z.finite(tensor) for tensor in (x, y)]
+    span = max(float(np.ptp(v)) for v in values)
+    if span == 0:  # both are constant on the calibration rows: tell them from each other
+        span = float(np.ptp([v.flat[0] for v in values])) or abs(float(values[0].flat[0])) or 1.0
+    fresh = max(span / (2**bits - 1), 4 * float(np.spacing(max(float(np.abs(v).max()) for v in values))))
+    whole = all(tensor.kind != "f" for tensor in (x, y))
+    if whole:
+        fresh = float(np.ceil(fresh))
+    for tensor in (x, y):
+        if _fits_grid(z, tensor):
+            scale = float(tensor.scale.item())
+            small = scale == np.rint(scale) and scale <= fresh if whole else scale <= 2 * fresh
+            if small and span <= scale * 2 ** (bits + 1):
+                return scale
+    return fresh
 
 
-def _steps(offset: FloatArray, scale: FloatArray) -> np.ndarray:
-    return np.rint(offset / scale).astype(np.int64)
+def _steps(offset: FloatArray, scale: FloatArray) -> IntArray:
+    steps: IntArray = np.rint(offset / scale).astype(np.int64)
+    return steps
 
 
 def _grid(z: Quantizer, x: Encrypted, scale: FloatArray) -> Grid:
+    """The multiples of a scale among which the tensor was seen, counted from 0 or, if 0 is outside, from their end."""
     values = z.finite(x)
     low, high = np.floor(values.min() / scale), np.ceil(values.max() / scale)
-    return Grid(scale, np.zeros_like(scale), low.astype(np.int64), high.astype(np.int64))
+    if x.kind == "b":
+        low, high = np.zeros_like(scale), np.ceil(1 / scale)
+    first = np.where((low > 0) | (high < 0), low, 0.0)
+    return Grid(scale, scale * first, (low - first).astype(np.int64), (high - first).astype(np.int64))
 
 
-def _merged(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted | None:
+def _merged(z: Quantizer, x: Encrypted, y: Encrypted, *, feeds_lookup: bool) -> Encrypted | None:
     """The sum without a lookup, or None if the scales do not allow it."""
     fine, coarse = (x, y) if np.abs(x.scale).max() <= np.abs(y.scale).max() else (y, x)
     if not (fine.scale != 0).all():
@@ -132,6 +243,10 @@ def _merged(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted | None:
     multiple = np.rint(coarse.scale / scale)
     bounds = z.builder.value(coarse.node).bounds.broadcast(coarse.shape)
     low, high = (np.asarray(b, dtype=np.float64) for b in bounds.to_int64())
+    bits = [z.bits(tensor.node) for tensor in (x, y)]
+    widest = max(*bits, z.settings.n_bits.op_inputs) + _SPARE_BITS if feeds_lookup else _WIDEST_SUM
+    if (np.abs(multiple) * np.maximum(np.abs(low), np.abs(high)) >= 2.0**widest).any():
+        return None
     error = np.abs(coarse.scale - multiple * scale)
     total = np.asarray(z.floats(x), dtype=np.float64) + z.floats(y)
     allowed = np.ptp(total) / (2**z.settings.n_bits.op_inputs - 1) / 2
@@ -143,24 +258,15 @@ def _merged(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted | None:
 
 
 def _sum(
-    z: Quantizer, x: Encrypted, y: Encrypted, multiple: np.ndarray | int, scale: FloatArray, offset: FloatArray
+    z: Quantizer, x: Encrypted, y: Encrypted, multiple: IntArray | int, scale: FloatArray, offset: FloatArray
 ) -> Encrypted:
     """``scale (q_x + multiple q_y) + offset``, its integers centred and no wider than they must be."""
     factor = np.asarray(multiple, dtype=np.int64)
-    other = y.node if (factor == 1).all() else z.emit("multiply_constant", y.node, value=factor)
-    node = z.emit("add", x.node, other)
+    if factor.ndim == 0 and factor == -1:
+        node = z.emit("sub", x.node, y.node)
+    else:
+        other = y.node if (factor == 1).all() else z.emit("multiply_constant", y.node, value=factor)
+        node = z.emit("add", x.node, other)
     scale = np.broadcast_to(scale, np.broadcast_shapes(scale.shape, offset.shape))
     kind = x.kind if x.kind == y.kind == "i" else "f"
-    result = Encrypted(node, x.shape, compact(scale), compact(np.broadcast_to(offset, offset.shape)), kind)
-    return z.narrowed(result)
-
-
-def _without_offset(z: Quantizer, x: Encrypted) -> Encrypted:
-    """`x` as ``scale * q`` with one scale for all elements."""
-    x = z.operand(x)
-    if not np.array_equal(_steps(x.offset, x.scale) * x.scale, x.offset):
-        x = z.lookup(x, z.settings.n_bits.op_inputs)
-    if not x.offset.any():
-        return x
-    node = z.emit("add_constant", x.node, value=_steps(x.offset, x.scale))
-    return replace(x, node=node, offset=np.zeros_like(x.scale), source="")
+    return z.narrowed(Encrypted(node, x.shape, compact(scale), compact(np.asarray(offset)), kind))

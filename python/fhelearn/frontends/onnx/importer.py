@@ -11,7 +11,7 @@ import numpy as np
 from fhelearn.exceptions import QuantizationError, UnsupportedOperatorError
 from fhelearn.frontends.onnx.network import Probe, QuantizedNetwork, TensorDecoder, TensorEncoder, flat
 from fhelearn.frontends.onnx.quantizer import NonUniformInputError, Plan, Quantizer
-from fhelearn.frontends.onnx.registry import OPERATORS, GraphNode
+from fhelearn.frontends.onnx.registry import ANY_REMEDY, OPERATORS, REMEDIES, GraphNode
 from fhelearn.frontends.onnx.settings import Settings
 from fhelearn.frontends.onnx.values import Encrypted, Tensor, kind_of
 from fhelearn.ir import Program
@@ -28,8 +28,10 @@ _MOST_IMPORTS = 6
 """Each import teaches the next what the whole program showed: inputs' scales, and widths that settle quickly."""
 
 _LEVELLED = frozenset(
-    ("Add", "BatchNormalization", "Concat", "Div", "Expand", "Flatten", "Gather", "Identity", "Mul", "Neg", "Reshape",
-     "Slice", "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Unsqueeze")
+    ("Add", "BatchNormalization", "CenterCropPad", "Concat", "DepthToSpace", "Div", "Expand", "Flatten",
+     "Gather", "GatherElements", "GatherND", "Identity", "Mul", "Neg", "Pad", "Reshape", "ReverseSequence",
+     "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose",
+     "Trilu", "Unsqueeze")
 )  # fmt: skip
 """Operators behind which an accumulator may still reach an output without a lookup."""
 
@@ -54,7 +56,7 @@ def import_network(body: ModelProto, samples: Sequence[FloatArray], settings: Se
         If the data or the settings do not fit the graph.
     """
     plan = Plan()
-    for _ in range(_MOST_IMPORTS):
+    for _ in range(_MOST_IMPORTS + len(body.graph.input)):
         walk = _Walk(body, settings, plan)
         try:
             outputs = walk.run(samples)
@@ -80,6 +82,7 @@ class _Walk:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     encoders: list[TensorEncoder] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    types: dict[str, np.dtype[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.z = Quantizer(self.settings, self.plan)
@@ -90,7 +93,10 @@ class _Walk:
 
         graph = self.body.graph
         for tensor in graph.initializer:
-            self.tensors[tensor.name] = onnx.numpy_helper.to_array(tensor)
+            value = onnx.numpy_helper.to_array(tensor)
+            self.tensors[tensor.name], self.types[tensor.name] = value, value.dtype
+        for declared in (*graph.input, *graph.value_info, *graph.output):
+            self.types[declared.name] = onnx.helper.tensor_dtype_to_np_dtype(declared.type.tensor_type.elem_type)
         for info, x in zip(graph.input, samples, strict=True):
             self.tensors[info.name] = self._input(info, x)
         levelled = _reaches_outputs_only(graph)
@@ -106,18 +112,21 @@ class _Walk:
         self.z.name = info.name
         shape = tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
         x = np.asarray(x, dtype=np.float64).reshape(len(x), *shape)
+        kind = kind_of(onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
         bits = max(self.settings.n_bits.model_inputs, MIN_BITS)
         by_feature = len(shape) == 2 and shape[0] == 1 and info.name not in self.plan.uniform_inputs
-        if by_feature:
-            columns = UniformEncoder.from_range(ColumnRange.of(x.reshape(len(x), -1)), bits)
+        seen = x if kind != "b" else np.concatenate([np.zeros_like(x[:1]), np.ones_like(x[:1])])
+        counts = kind != "f" and np.ptp(seen, axis=0).max() < 2**bits  # no code may stand for half an integer
+        if by_feature and not counts:
+            seen = ColumnRange.of(x.reshape(len(x), -1), margin=self.settings.range_margin)
+            columns = UniformEncoder.from_range(seen, bits)
         else:
-            grid = observe(x, bits, observer=self.settings.observer)
+            grid = observe(seen, bits, (1,) if by_feature else (), observer=self.settings.observer)
             parts = (flat(a, shape) for a in (grid.scale, grid.offset, grid.lo, grid.hi))
             columns = UniformEncoder(*parts)  # type: ignore[arg-type]
         encoder = TensorEncoder(info.name, shape[1:] if shape[:1] == (1,) else shape, shape, columns)
         self.encoders.append(encoder)
         node = self.z.input(encoder.quantize(x), columns.lo.reshape(shape), columns.hi.reshape(shape))
-        kind = kind_of(onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
         whole = np.zeros((1,) * len(shape))
         plain = Encrypted(node, shape, 1.0 + whole, whole, kind, source=info.name)
         scale, offset = columns.scale.reshape(shape), columns.offset.reshape(shape)
@@ -128,7 +137,8 @@ class _Walk:
             return  # it depends on a node that failed
         self.z.name = proto.name
         inputs = [self.tensors[name] if name else None for name in proto.input]
-        node = GraphNode(proto, proto.name, inputs, _attributes(proto), self.opset, feeds_lookup)
+        types = [self.types.get(name) for name in proto.input]
+        node = GraphNode(proto, proto.name, inputs, _attributes(proto), self.opset, feeds_lookup, types)
         try:
             results = self._results(node)
         except UnsupportedOperatorError as error:
@@ -143,7 +153,7 @@ class _Walk:
         if handler is None:
             raise node.unsupported(
                 f"the operator{f' of domain {node.proto.domain!r}' if node.proto.domain else ''} cannot be encrypted",
-                "replace it by supported ones (see the table in the README), or run it in the clear before or after",
+                ANY_REMEDY if node.proto.domain not in ("", "ai.onnx") else REMEDIES.get(node.op_type, ANY_REMEDY),
             )
         result = handler(self.z, node)
         return result if isinstance(result, list | tuple) else (result,)

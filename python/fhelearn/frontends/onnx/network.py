@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from fhelearn.ir import Program
+from fhelearn.ir import OPS, Program, from_bytes, region_widths, to_bytes
 from fhelearn.quantization.uniform import UniformDecoder, UniformEncoder
 from fhelearn.typing import FloatArray, IntArray
 
@@ -111,6 +112,14 @@ class QuantizedNetwork:
     raw: Program | None = None
     probes: tuple[Probe, ...] = ()
 
+    def __getstate__(self) -> dict[str, Any]:
+        programs = {"program": to_bytes(self.program), "raw": None if self.raw is None else to_bytes(self.raw)}
+        return {**self.__dict__, **programs}  # programs travel as their files, which are verified again
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        programs = {name: None if state[name] is None else from_bytes(state[name]) for name in ("program", "raw")}
+        self.__dict__.update(state, **programs)
+
     def quantize(self, inputs: Sequence[FloatArray]) -> list[IntArray]:
         """Codes of float inputs."""
         return [encoder.quantize(x) for encoder, x in zip(self.encoders, inputs, strict=True)]
@@ -123,3 +132,58 @@ class QuantizedNetwork:
 def flat(array: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     """`array` broadcast to `shape`, flattened."""
     return np.broadcast_to(array, shape).ravel()
+
+
+@dataclass(frozen=True)
+class LookupGroup:
+    """The lookups of one node of a program.
+
+    Attributes
+    ----------
+    node : int
+    layer : str
+        Name of the graph's node, or output, that it belongs to.
+    bits : int
+        Width of what is looked up: of the region, less what rounding removed.
+    count : int
+        Lookups per row.
+    """
+
+    node: int
+    layer: str
+    bits: int
+    count: int
+
+
+def layers_of(program: Program) -> tuple[str, ...]:
+    """Per node, the name of the graph's node that it was emitted for; nodes without a name count to their reader."""
+    names = [node.name for node in program.nodes]
+    for index in reversed(range(len(names))):
+        for operand in program.nodes[index].operands:
+            names[operand] = names[operand] or names[index]
+    return tuple(names)
+
+
+def lookup_groups(program: Program) -> list[LookupGroup]:
+    """The lookups of a program without products of encrypted values, in order.
+
+    An approximate `round` needs none; an exact one needs, per element and removed bit, one on what is left.
+    """
+    layers, regions = layers_of(program), region_widths(program)
+    removed: list[int] = []
+    groups: list[LookupGroup] = []
+    for index, node in enumerate(program.nodes):
+        spec = OPS[node.op]
+        before = min((removed[i] for i in node.operands), default=0)
+        removed.append(before if spec.kind == "static" else 0)
+        width = regions[index if node.op == "round" else node.operands[0]].bit_width if node.operands else 0
+        if node.op == "round":
+            removed[index] = max(before, node.integer("lsbs"))
+            if node.attributes["method"] == "exact":
+                bits = range(width - before, width - removed[index], -1)
+                groups += [LookupGroup(index, layers[index], b, node.value.size) for b in bits]
+            continue
+        count = spec.lookups([program.nodes[i].value for i in node.operands], node.attributes)
+        if count:
+            groups.append(LookupGroup(index, layers[index], max(width - before, 1), count))
+    return groups

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fhelearn.exceptions import QuantizationError
-from fhelearn.frontends.onnx.settings import Settings
-from fhelearn.frontends.onnx.values import Clear, Encrypted, compact, varies_along
+from fhelearn.frontends.onnx.settings import WIDEST_LOOKUP, Settings
+from fhelearn.frontends.onnx.values import Clear, Encrypted, compact, of_rank, varies_along
 from fhelearn.ir import OPS, DeclaredBounds, Program, ProgramBuilder, region_widths
 from fhelearn.quantization.grids import Grid, observe
 from fhelearn.quantization.tables import lookup_table
@@ -18,6 +18,9 @@ from fhelearn.typing import FloatArray, IntArray
 
 WIDEST_TABLE = 20
 """Bits of the widest accumulator that gets a table (only up to 16 can be encrypted)."""
+
+_NUMBERS_AT_ONCE = 2**22
+"""Size of the matrix that a convolution of samples is unrolled to."""
 
 _SLACK_BITS = 4
 """A linear operator reads its operand as it is if that is at most this much wider than asked for: sums of pooling or of
@@ -58,6 +61,8 @@ class Quantizer:
     plan : Plan
     name : str
         The graph's node that is being imported.
+    exact : set of int
+        Nodes that are never rounded: their integers are codes of pairs, or differences that are compared with 0.
     """
 
     settings: Settings
@@ -65,11 +70,13 @@ class Quantizer:
     name: str = ""
     builder: ProgramBuilder = field(default_factory=ProgramBuilder)
     weight_bits: dict[int, int] = field(default_factory=dict)
+    exact: set[int] = field(default_factory=set)
     _samples: list[IntArray] = field(default_factory=list)
     _keys: list[tuple[str, int]] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
     _lookups: dict[tuple[Any, ...], Encrypted] = field(default_factory=dict)
     _rounded: dict[int, int] = field(default_factory=dict)
+    _broadcasts: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
 
     # -- the program ---------------------------------------------------------------------------------------------------
 
@@ -83,7 +90,9 @@ class Quantizer:
         """Emit a node, named after the graph's node, and compute its integers on the calibration rows."""
         node = self.builder.emit(op, *operands, declared=declared, name=self.name, **attributes)
         kept = self.builder.nodes[node].attributes
-        return self._append(node, OPS[op].evaluate([self._samples[i] for i in operands], kept))
+        samples = [self._samples[i] for i in operands]
+        by_weights = "weights" in kept
+        return self._append(node, weighted(op, samples[0], kept) if by_weights else OPS[op].evaluate(samples, kept))
 
     def constant(self, value: IntArray) -> int:
         """Emit a constant."""
@@ -154,11 +163,18 @@ class Quantizer:
         return self.static(x, "reshape", lambda a: a.reshape(shape), shape=shape)
 
     def broadcast(self, x: Encrypted, shape: Sequence[int]) -> Encrypted:
-        """NumPy's broadcasting to a shape."""
+        """NumPy's broadcasting to a shape of the same or a higher rank; functions stay what they are.
+
+        Tensors of one node stay tensors of one node, so that they can be composed afterwards.
+        """
         shape = tuple(int(n) for n in shape)
         if shape == x.shape:
             return x
-        return self.static(x, "broadcast", lambda a: np.broadcast_to(a, shape), shape=shape)
+        key = (x.node, shape)
+        if key not in self._broadcasts:
+            self._broadcasts[key] = self.emit("broadcast", x.node, shape=shape)
+        scale, offset = (of_rank(a, len(shape)) for a in (x.scale, x.offset))
+        return replace(x, node=self._broadcasts[key], shape=shape, scale=scale, offset=offset)
 
     # -- lookups -------------------------------------------------------------------------------------------------------
 
@@ -173,9 +189,10 @@ class Quantizer:
         bits = self.settings.n_bits.op_inputs if bits is None else bits
         fits = x.affine and set(varies_along(x.scale)) <= set(axes)
         if x.source and x.affine:
-            if not fits:
+            if fits:
+                return x
+            if x.source not in self.plan.uniform_inputs:
                 raise NonUniformInputError(x.source)
-            return x
         if fits and self.bits(x.node) <= bits + _SLACK_BITS:
             return x
         return self.lookup(x, bits, axes if self.settings.activations == "per_channel" else ())
@@ -185,7 +202,9 @@ class Quantizer:
         key = (id(x), bits, tuple(axes))
         if key not in self._lookups:
             observed = self.finite(x)
-            grid = observe(observed, bits, axes, observer=self.settings.observer)
+            one = np.ones((1,) * len(x.shape))
+            truth = Grid(one, 0 * one, 0 * one.astype(np.int64), one.astype(np.int64))  # whatever was seen
+            grid = truth if x.kind == "b" else observe(observed, bits, axes, observer=self.settings.observer)
             self._lookups[key] = self.lookup_on(x, grid)
             self._lookups[(*key, "keep alive")] = x  # ids are unique among living objects only
         return self._lookups[key]
@@ -202,7 +221,9 @@ class Quantizer:
             )
         q = np.arange(lo, hi + 1, dtype=np.int64).reshape(-1, *(1,) * len(x.shape))
         with np.errstate(all="ignore"):
-            values = self._defined(np.array(x.at(q), dtype=np.float64))
+            values = np.array(x.at(q), dtype=np.float64)
+            self._refuse_poles(x, base, q, values)
+            values = self._defined(values)
         inner = np.broadcast_shapes(values.shape[1:], grid.scale.shape)
         flat = np.broadcast_to(values, (len(values), *inner)).reshape(len(values), -1).T
         spread = {
@@ -218,7 +239,7 @@ class Quantizer:
 
     def _for_lookup(self, node: int) -> int:
         """The node, rounded if it is wider than the settings say a lookup may read."""
-        rounding = self.settings.rounding
+        rounding = None if node in self.exact else self.settings.rounding
         lsbs = 0 if rounding is None else self.region_bits(node) - rounding.n_bits
         if rounding is None or lsbs <= 0:
             return node
@@ -239,6 +260,19 @@ class Quantizer:
                 "constant"
             )
         return values
+
+    def _refuse_poles(self, x: Encrypted, base: int, q: IntArray, values: FloatArray) -> None:
+        """Raise QuantizationError if an integer that the bounds of node `base` allow leads to a division by 0."""
+        for pole in x.poles:
+            bad = (np.asarray(pole.divisor(q)) == 0) & (pole.whole | ~np.isfinite(values))
+            if not bad.any():
+                continue
+            low, high = self.builder.value(base).bounds.broadcast(x.shape).to_int64()
+            if (bad & (q >= low) & (q <= high)).any():
+                raise QuantizationError(
+                    f"{pole.where}: the encrypted divisor can be 0; keep it away from 0 for every input that can be "
+                    "encrypted, for instance by Clip, or by adding a constant to something that is never negative"
+                )
 
     def _defined(self, values: FloatArray) -> FloatArray:
         """`values` (integers, *elements), the nearest number where a function gives NaN: no calibration row is there."""
@@ -303,18 +337,49 @@ class Quantizer:
         node, centre = self.settle(x.node, axes)
         return replace(x, node=node, offset=compact(x.offset + x.scale * centre), source="")
 
-    def total(self, x: Encrypted, axes: Sequence[int], *, keepdims: bool) -> Encrypted:
-        """The sum of an affine tensor over axes; it must have one scale along each of them."""
+    def total(self, x: Encrypted, axes: Sequence[int], *, keepdims: bool, feeds_lookup: bool = True) -> Encrypted:
+        """The sum over axes."""
+
+        def summed(x: Encrypted) -> Encrypted:
+            node = self.emit("sum", x.node, axes=tuple(sorted(axes)), keepdims=keepdims)
+            times = np.prod([x.shape[a] // x.offset.shape[a] for a in axes])
+            scale, offset = x.scale, x.offset.sum(axis=tuple(axes), keepdims=True) * float(times)
+            if not keepdims:
+                scale, offset = (np.squeeze(a, axis=tuple(axes)) for a in (scale, offset))
+            return Encrypted(node, self.builder.value(node).shape, compact(scale), compact(offset), x.kind)
+
+        return self.summed(x, axes, summed, feeds_lookup=feeds_lookup)
+
+    def summed(
+        self, x: Encrypted, axes: Sequence[int], sums: Callable[[Encrypted], Encrypted], *, feeds_lookup: bool = True
+    ) -> Encrypted:
+        """``sums(x)``, which adds integers along `axes`: of `x` as it is, if it is affine and has one scale there.
+
+        Otherwise, and if the sums would be wider than what a lookup can read and one `feeds_lookup`, `x` is quantized
+        first. Booleans are added as numbers.
+        """
+        kept = [a for a in range(len(x.shape)) if a not in axes]
         if not x.affine or set(varies_along(x.scale)) & set(axes):
-            x = self.operand(x, [a for a in range(len(x.shape)) if a not in axes])
-            x = self.lookup(x, self.settings.n_bits.op_inputs) if set(varies_along(x.scale)) & set(axes) else x
-        node = self.emit("sum", x.node, axes=tuple(sorted(axes)), keepdims=keepdims)
-        extents = tuple(n if a in axes else 1 for a, n in enumerate(x.shape))
-        times = np.array(extents) // np.array([x.offset.shape[a] if a in axes else 1 for a in range(len(x.shape))])
-        offset = x.offset.sum(axis=tuple(axes), keepdims=True) * float(np.prod(times))
-        shape = self.builder.value(node).shape
-        if not keepdims:
-            scale, offset = (np.squeeze(a, axis=tuple(axes)) for a in (x.scale, offset))
-        else:
-            scale = x.scale
-        return self.narrowed(Encrypted(node, shape, compact(scale), compact(offset), x.kind if x.kind == "i" else "f"))
+            x = self.operand(x, kept)
+        if x.kind == "b":
+            x = replace(x, kind="i")
+        result = self.narrowed(sums(x))
+        if feeds_lookup and self.bits(result.node) > WIDEST_LOOKUP:
+            fewer = min(self.settings.n_bits.op_inputs, self.bits(x.node))
+            x = self.lookup(x, fewer, kept if self.settings.activations == "per_channel" else ())
+            result = self.narrowed(sums(x))
+        return result
+
+
+def weighted(op: str, x: IntArray, attributes: Mapping[str, Any]) -> IntArray:
+    """A linear op with weights on samples (n, *shape), n >= 1: by float64 where every sum is exact, as it is faster."""
+    weights = attributes["weights"].astype(np.float64)
+    summed = (0,) if op == "matmul" else tuple(range(1, weights.ndim))
+    largest = np.abs(weights).sum(axis=summed).max() * np.abs(x.astype(np.float64)).max()
+    if largest >= 2.0**53:
+        return np.asarray(OPS[op].evaluate([x], attributes))
+    size = x[0].size * (1 if op == "matmul" else int(np.prod(weights.shape[2:])))
+    rows = max(_NUMBERS_AT_ONCE // size, 1)
+    exact = {**attributes, "weights": weights}
+    parts = (OPS[op].evaluate([x[i : i + rows].astype(np.float64)], exact) for i in range(0, len(x), rows))
+    return np.concatenate([part.astype(np.int64) for part in parts])

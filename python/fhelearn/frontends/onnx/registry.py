@@ -32,6 +32,8 @@ class GraphNode:
     opset : int
     feeds_lookup : bool
         Whether a lookup may read the result, so that its width is worth bits.
+    input_types : sequence of numpy.dtype or None
+        What the graph declares of the inputs' elements; None where it does not.
     """
 
     proto: NodeProto
@@ -40,6 +42,7 @@ class GraphNode:
     attributes: dict[str, Any]
     opset: int
     feeds_lookup: bool
+    input_types: Sequence[np.dtype[Any] | None] = ()
 
     @property
     def op_type(self) -> str:
@@ -88,6 +91,44 @@ Handler: TypeAlias = Callable[[Quantizer, GraphNode], "Tensor | Sequence[Tensor]
 
 OPERATORS: dict[str, Handler] = {}
 """By operator of the default domain, what imports a node some input of which is encrypted."""
+
+ANY_REMEDY = "replace it by supported ones (see the table in the README), or run it in the clear before or after"
+
+_AT_THE_END = "make it the model's last step: the client then computes it after decryption"
+_COMPARE = "put it at the model's end, where the client computes it, or use Max and comparisons"
+_NORMALIZE = (
+    "train with BatchNormalization instead, whose statistics are constants; at the model's end the client computes it"
+)
+_UNROLL = "unroll it before export; each step is a MatMul and supported activations"
+_KNOWN_SIZE = "its result's shape depends on encrypted data; compute a mask by comparisons and multiply by it"
+_STATIC = "export one branch with a fixed number of steps: what runs cannot depend on encrypted data"
+
+REMEDIES: dict[str, str] = {
+    **dict.fromkeys(
+        ("Softmax", "LogSoftmax"), f"{_AT_THE_END}; inside attention use a function of each element, such as Relu"
+    ),
+    **dict.fromkeys(("ArgMax", "ArgMin", "Hardmax", "TopK"), _COMPARE),
+    **dict.fromkeys(
+        ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization", "LpNormalization",
+         "MeanVarianceNormalization", "LRN", "SkipLayerNormalization"),
+        _NORMALIZE,
+    ),
+    **dict.fromkeys(("RNN", "LSTM", "GRU"), _UNROLL),
+    **dict.fromkeys(("Loop", "Scan", "If"), _STATIC),
+    **dict.fromkeys(("NonZero", "NonMaxSuppression", "Unique", "Compress"), _KNOWN_SIZE),
+    "Einsum": "write it as Transpose, Reshape and MatMul",
+    "Attention": "write it as MatMul, scaling and a function of one element in place of the softmax",
+    "ReduceProd": "multiply the slices by Mul, or sum logarithms",
+    "CumProd": "multiply the slices by Mul, or sum logarithms",
+    "MaxUnpool": "upsample by Resize or ConvTranspose",
+    "MaxRoiPool": "crop by Slice at fixed places and use MaxPool",
+    "RoiAlign": "crop by Slice at fixed places and use AveragePool",
+    "GridSample": "the places that it reads must be constant: use Resize or Gather",
+    "DeformConv": "use Conv",
+    "Det": "compute it from the elements by Mul and Sub, or on the client",
+    "Multinomial": _AT_THE_END,
+}  # fmt: skip
+"""By operator that has no handler, what users can do instead."""
 
 
 def imports(*op_types: str) -> Callable[[Handler], Handler]:

@@ -101,6 +101,8 @@ class Settings:
     observer : {"minmax", "percentile", "mse"}
     weights, activations : {"per_channel", "per_tensor"}
         What has a scale of its own.
+    range_margin : float
+        Part of the range of each feature of a table (inputs with one scale per element) that is added at both ends.
     """
 
     n_bits: NBits
@@ -110,6 +112,7 @@ class Settings:
     observer: ObserverName = "minmax"
     weights: Granularity = "per_channel"
     activations: Granularity = "per_tensor"
+    range_margin: float = 0.0
 
     def __post_init__(self) -> None:
         for name, kinds in (

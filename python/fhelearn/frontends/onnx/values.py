@@ -16,6 +16,25 @@ Clear: TypeAlias = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
+class Pole:
+    """Where a composed function divides by zero.
+
+    Attributes
+    ----------
+    where : str
+        The graph's node.
+    divisor : callable
+        From the function's integers to the divisor's elements.
+    whole : bool
+        Whether integers are divided: their quotient by zero is no infinity, but any number.
+    """
+
+    where: str
+    divisor: Callable[[IntArray], Clear]
+    whole: bool
+
+
+@dataclass(frozen=True, eq=False)
 class Function:
     """What univariate operators of the graph make of an integer, composed.
 
@@ -25,10 +44,13 @@ class Function:
         From integers ``(rows, *broadcastable to the shape)`` to the tensor's elements.
     uniform : bool
         Whether it is the same function for every element.
+    poles : tuple of Pole
+        Divisions inside, by encrypted values.
     """
 
     call: Callable[[IntArray], Clear]
     uniform: bool
+    poles: tuple[Pole, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +87,11 @@ class Encrypted:
         return self.function is None
 
     @property
+    def poles(self) -> tuple[Pole, ...]:
+        """Divisions by encrypted values that made the tensor."""
+        return self.function.poles if self.function else ()
+
+    @property
     def uniform(self) -> bool:
         """Whether all elements are the same function of their integers."""
         return self.function.uniform if self.function else self.scale.size == self.offset.size == 1
@@ -72,6 +99,12 @@ class Encrypted:
     def at(self, q: IntArray) -> Clear:
         """The elements for integers q, shape ``(rows, *broadcastable to shape)``, in the type that ONNX gives them."""
         return as_kind(self.scale * q + self.offset if self.function is None else self.function.call(q), self.kind)
+
+    def mapped(self, function: Callable[[Clear], Clear], kind: str = "f") -> Encrypted:
+        """`function` of every element, the same for all; nothing is emitted."""
+        one = np.ones((1,) * len(self.shape))
+        composed = Function(lambda q: function(self.at(q)), self.uniform, self.poles)
+        return Encrypted(self.node, self.shape, one, 0 * one, kind, composed)
 
     def moved(self, node: int, shape: tuple[int, ...], move: Callable[[FloatArray], FloatArray]) -> Encrypted:
         """The tensor after a static operation `move` on its elements, which made `node`; affine or uniform ones only."""
@@ -108,6 +141,16 @@ def compact(array: NDArray[Any]) -> NDArray[Any]:
         if array.shape[axis] > 1 and (array == first).all():
             array = first
     return array
+
+
+def steps_of(offset: FloatArray, scale: FloatArray) -> IntArray | None:
+    """``offset / scale`` as integers, or None where it is none: up to the float64 rounding that scaling both leaves."""
+    if not (scale != 0).all():
+        return None
+    steps = offset / scale
+    whole = np.rint(steps)
+    exact = np.abs(steps - whole) <= 2.0**-40 * np.maximum(np.abs(whole), 1.0)
+    return whole.astype(np.int64) if (exact & (np.abs(whole) < 2.0**40)).all() else None
 
 
 def varies_along(array: NDArray[Any]) -> tuple[int, ...]:

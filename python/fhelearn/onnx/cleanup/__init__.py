@@ -96,7 +96,8 @@ def clean(model: onnx.ModelProto, *, cut: bool = True) -> CleanModel:
 
     ``after o body o before == model`` on every input, up to the float rounding of folded weights and of casts between
     float types; nodes that only move give exactly the same. A value that is an input of the body and of the model (or
-    an output of both) goes through `before` (`after`) unchanged, under its name.
+    an output of both) goes through `before` (`after`) unchanged, under its name. An input that nothing reads is one of
+    `before`, or of the body if there is no `before`.
 
     Parameters
     ----------
@@ -133,10 +134,13 @@ def clean(model: onnx.ModelProto, *, cut: bool = True) -> CleanModel:
 
 def _loaded(model: onnx.ModelProto) -> ir.Model:
     """A private copy with static inputs, no functions, and named nodes."""
+    import onnx
     import onnx_ir as ir
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass, InlinePass, RemoveInitializersFromInputsPass
 
-    loaded = ir.serde.deserialize_model(model)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)  # onnx_ir keeps the tensors that it is given, and renames them with their values
+    loaded = ir.serde.deserialize_model(copy)
     for prepare in (InlinePass(), RemoveInitializersFromInputsPass(), ClearMetadataAndDocStringPass()):
         prepare(loaded)
     fix_batch(loaded)

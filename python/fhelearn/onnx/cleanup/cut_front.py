@@ -61,11 +61,8 @@ def cut_front(parts: Parts) -> list[str]:
         One line per node.
     """
     model = parts.body
-    leading = leading_nodes(model)
-    if parts.before is not None or not leading or len(leading) == len(model.graph):
-        return []
     cut = front_nodes(model)
-    if not cut:
+    if parts.before is not None or not cut:
         return []
     lines = [f"{label(node)} runs on the client before encryption" for node in cut]
     given = model.graph.inputs
@@ -78,7 +75,12 @@ def cut_front(parts: Parts) -> list[str]:
 
 
 def front_nodes(model: ir.Model) -> dict[ir.Node, None]:
-    """The nodes that `cut_front` moves, in order: those of `leading_nodes` that arithmetic or an encoder follows."""
+    """The nodes that `cut_front` moves, in order: those of `leading_nodes` that arithmetic or an encoder follows.
+
+    None if all nodes work on clear inputs: nothing would be left to encrypt.
+    """
+    if len(leading_nodes(model, with_outputs=True)) == len(model.graph):
+        return {}
     leading = leading_nodes(model)
     worth: set[ir.Node] = set()
     for node in reversed(leading):
@@ -88,8 +90,8 @@ def front_nodes(model: ir.Model) -> dict[ir.Node, None]:
     return dict.fromkeys(node for node in leading if node in worth)
 
 
-def leading_nodes(model: ir.Model) -> dict[ir.Node, None]:
-    """The nodes, in order, that clear inputs are enough for and that do not make an output of the graph.
+def leading_nodes(model: ir.Model, *, with_outputs: bool = False) -> dict[ir.Node, None]:
+    """The nodes, in order, that clear inputs are enough for; without those that make an output of the graph.
 
     Elementwise nodes of values that come from one input, nodes that move elements, and norms of rows. Arithmetic that
     broadcasts its operand to more elements is none of them: it would be more to encrypt.
@@ -99,11 +101,9 @@ def leading_nodes(model: ir.Model) -> dict[ir.Node, None]:
     origins = {value: frozenset({value}) for value in model.graph.inputs}
     for node in model.graph:
         read = operands(node)
-        if (
-            not read
-            or any(value not in origins for value in read)
-            or any(out.is_graph_output() for out in node.outputs)
-        ):
+        if not read or any(value not in origins for value in read):
+            continue
+        if not with_outputs and any(out.is_graph_output() for out in node.outputs):
             continue
         origin = frozenset().union(*(origins[value] for value in read))
         if node.domain not in ("", "ai.onnx", "ai.onnx.ml") or not _may_lead(node, read, origin):

@@ -107,6 +107,8 @@ def _moves(node: ir.Node) -> bool:
 def _is_affine(node: ir.Node) -> bool:
     if node.op_type == "Div":
         return constant(node.inputs[1]) is not None
+    if node.op_type == "Mul":
+        return any(constant(value) is not None for value in node.inputs)
     return node.op_type in _AFFINE or _moves(node)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -57,40 +58,58 @@ def _replace(model: ir.Model, node: ir.Node) -> None:
     shape = static_shape(out)
     if table is None or indices is None or shape is None:
         return
-    rows, name = len(table), out.name
-
-    def initializer(suffix: str, array: NDArray[Any]) -> ir.Value:
-        value_name = unique_name(model.graph, f"{name}_{suffix}")
-        value = ir.Value(
-            name=value_name,
-            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-            shape=ir.Shape(array.shape),
-            const_value=ir.tensor(array, name=value_name),
-        )
-        model.graph.register_initializer(value)
-        return value
-
-    def add(op_type: str, suffix: str, inputs: list[ir.Value], dtype: ir.DataType, dims: tuple[int, ...]) -> ir.Value:
-        stem = unique_name(model.graph, f"{name}_{suffix}")
-        new = ir.node(op_type, inputs, name=f"{op_type}_{stem}")
-        value = new.outputs[0]
-        value.name, value.dtype, value.shape = stem, dtype, ir.Shape(dims)
-        model.graph.insert_before(node, new)
-        return value
-
-    dtype = ir.DataType.from_numpy(table.dtype)
+    rows, columns = len(table), prod(table.shape[1:])
+    integer, dtype = ir.DataType.INT64, ir.DataType.from_numpy(table.dtype)
     batch = shape[: len(shape) - table.ndim + 1]
-    positions = initializer("rows", np.arange(rows, dtype=np.int64))
-    checked = add("Gather", "checked", [positions, indices], ir.DataType.INT64, batch)
-    depth = initializer("depth", np.array(rows, dtype=np.int64))
-    levels = initializer("levels", np.array([0, 1], dtype=table.dtype))
-    one_hot = add("OneHot", "one_hot", [checked, depth, levels], dtype, (*batch, rows))
-    columns = prod(table.shape[1:])
-    flat = initializer("table", table.reshape(rows, columns))
-    result = add("MatMul", "product", [one_hot, flat], dtype, (*batch, columns))
-    if table.ndim > 2:
-        dims = initializer("shape", np.array(shape, dtype=np.int64))
-        result = add("Reshape", "reshaped", [result, dims], dtype, shape)
+    make = _Maker(model, node)
+    checked = make.value("Gather", "checked", [make.constant("rows", np.arange(rows)), indices], integer, batch)
+    if not batch:  # OneHot wants an axis
+        checked = make.value("Reshape", "list", [checked, make.constant("one", np.array([1]))], integer, (1,))
+    depth = make.constant("depth", np.array(rows))
+    levels = make.constant("levels", np.array([0, 1], dtype=table.dtype))
+    one_hot = make.value("OneHot", "one_hot", [checked, depth, levels], dtype, (*(batch or (1,)), rows))
+    flat = make.constant("table", table.reshape(rows, columns))
+    result = make.value("MatMul", "product", [one_hot, flat], dtype, (*(batch or (1,)), columns))
+    if table.ndim > 2 or not batch:
+        dims = make.constant("shape", np.array(shape))
+        result = make.value("Reshape", "reshaped", [result, dims], dtype, shape)
     out.replace_all_uses_with(result, replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
-    result.name = name
+    result.name = out.name
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes values in front of a node, named after its output."""
+
+    model: ir.Model
+    node: ir.Node
+
+    def _name(self, suffix: str) -> str:
+        return unique_name(self.model.graph, f"{self.node.outputs[0].name}_{suffix}")
+
+    def constant(self, suffix: str, array: NDArray[Any]) -> ir.Value:
+        import onnx_ir as ir
+
+        name = self._name(suffix)
+        dtype = ir.DataType.from_numpy(array.dtype)
+        value = ir.Value(
+            name=name,
+            type=ir.TensorType(dtype),
+            shape=ir.Shape(array.shape),
+            const_value=ir.tensor(array, name=name),
+        )
+        self.model.graph.register_initializer(value)
+        return value
+
+    def value(
+        self, op_type: str, suffix: str, inputs: list[ir.Value], dtype: ir.DataType, shape: tuple[int, ...]
+    ) -> ir.Value:
+        import onnx_ir as ir
+
+        name = self._name(suffix)
+        new = ir.node(op_type, inputs, name=f"{op_type}_{name}")
+        value = new.outputs[0]
+        value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)
+        self.model.graph.insert_before(self.node, new)
+        return value

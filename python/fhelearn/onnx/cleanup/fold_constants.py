@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhelearn.onnx.cleanup.graphs import constant, has_subgraphs, is_constant
+from fhelearn.onnx.reference_ops import corrected_operators
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,8 +21,8 @@ _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "Rand
 def fold_constants(model: ir.Model) -> list[str]:
     """Replace every node whose inputs are constants by its value, of whatever size.
 
-    ``f(c1, ..., ck) -> initializer``, computed by onnx's reference implementation, and so exactly equal to the graph
-    that the reference evaluator runs. `Shape`, `Size` and what is computed from them are constants, as shapes are
+    ``f(c1, ..., ck) -> initializer``, computed as the NumPy forward computes it, and so exactly equal to
+    that. `Shape`, `Size` and what is computed from them are constants, as shapes are
     static. Afterwards no `Constant` node is left, and no node without an input that is no constant (random operators,
     control flow and sequences apart).
 
@@ -38,16 +39,18 @@ def fold_constants(model: ir.Model) -> list[str]:
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
     from onnxscript import optimizer
 
+    # onnxscript evaluates by onnx's own implementations, some of which are wrong.
+    left = {*_RANDOM, *(operator.__name__ for operator in corrected_operators())}
     before = _census(model)
     optimizer.fold_constants(
         model,
         onnx_shape_inference=True,
         input_size_limit=sys.maxsize,
         output_size_limit=sys.maxsize,
-        should_fold=lambda node: node.op_type not in _RANDOM,
+        should_fold=lambda node: node.op_type not in left,
     )
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    # What onnxscript leaves: nodes of several outputs, and constants that are outputs of the graph.
+    # What is left: these, nodes of several outputs, and constants that are outputs of the graph.
     for node in list(model.graph):
         if node.op_type not in _RANDOM and not has_subgraphs(node) and all(map(_known, node.inputs)):
             _replace(model, node)
@@ -107,7 +110,7 @@ def _evaluate(model: ir.Model, node: ir.Node) -> list[NDArray[Any]] | None:
     opsets = [helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
     try:
         proto = helper.make_model(graph, opset_imports=opsets)
-        results = ReferenceEvaluator(proto).run(None, feeds)
+        results = ReferenceEvaluator(proto, new_ops=list(corrected_operators())).run(None, feeds)
     except Exception:  # the operator is not implemented, or refuses these values: the node stays, and is reported later
         return None
     return [np.asarray(result) for result in results] if not any(isinstance(r, list) for r in results) else None

@@ -11,6 +11,7 @@ from fhelearn.onnx.cleanup.graphs import constant, label, static_shape
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_READERS = ("AveragePool", "Conv", "MaxPool")
 _NEVER_NEGATIVE = ("Abs", "Relu", "Sigmoid", "Softmax", "Softplus")
 
 
@@ -45,15 +46,21 @@ def fuse_pad_into_conv(model: ir.Model) -> list[str]:
         lines.append(f"{label(pad)} became padding of {label(node)}")
         return _fused(op, x, pad, node)
 
-    # The padding may have other readers: it stays for them, and is dead otherwise.
-    rules = [
-        RewriteRule(_pattern(op_type), replacement, _fits, remove_nodes=False)
-        for op_type in ("Conv", "AveragePool", "MaxPool")
-    ]
+    # The padding may have other readers: it stays for them, and is removed as a dead node otherwise.
+    rules = [RewriteRule(_pattern(op_type), replacement, _fits, remove_nodes=False) for op_type in _READERS]
     rule_set = RewriteRuleSet(rules)
-    while rule_set.apply_to_model(model):
-        pass
+    while any(map(_is_fusible, model.graph)):
+        rule_set.apply_to_model(model)
     return lines
+
+
+def _is_fusible(node: ir.Node) -> bool:
+    """Whether a rule will match: without a match, applying them would still remove dead nodes."""
+    padded = node.inputs[0] if node.op_type in _READERS else None
+    pad = None if padded is None else padded.producer()
+    if padded is None or pad is None or pad.op_type != "Pad" or pad.inputs[0] is None:
+        return False
+    return _fits(None, pad.inputs[0], padded, node.outputs[0])
 
 
 def _pattern(op_type: str) -> Any:

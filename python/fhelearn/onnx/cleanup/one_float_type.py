@@ -75,7 +75,8 @@ def _unify(model: ir.Model, nodes: list[ir.Node]) -> None:
         _give_back(model, value, set(nodes))
     _widen_operands(model, nodes, made, widest)
     for value in made:
-        value.dtype = widest
+        # Copies of a graph share the objects that are types; setting `dtype` would change the type in all of them.
+        value.type = ir.TensorType(widest)
     for node in nodes:
         source = node.inputs[0] if node.op_type == "Cast" else None
         if source is None or node.outputs[0] not in made:

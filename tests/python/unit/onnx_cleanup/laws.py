@@ -7,8 +7,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from fhelearn.onnx.cleanup import CleanModel, Parts
+from fhelearn.onnx.cleanup.batch import fix_batch
 from fhelearn.onnx.cleanup.graphs import name_nodes
 from fhelearn.onnx.cleanup.infer_shapes import infer_shapes
+from fhelearn.onnx.reference_ops import corrected_operators
 
 NEWEST = onnx.defs.onnx_opset_version()
 OPSETS = (13, 15, 18, 21, NEWEST)
@@ -30,22 +32,31 @@ def value(name, shape, dtype=np.float32):
 
 
 def build(nodes, inputs, outputs, constants=(), opset=17):
-    """A valid model; `inputs` and `outputs` are values or names (float32, outputs of unknown shape)."""
+    """A valid model; `inputs` and `outputs` are values or names of float32 whose shape onnx infers."""
     outputs = [
         helper.make_tensor_value_info(out, TensorProto.FLOAT, None) if isinstance(out, str) else out for out in outputs
     ]
     initializers = [numpy_helper.from_array(np.asarray(array), name) for name, array in dict(constants).items()]
     graph = helper.make_graph(nodes, "test", inputs, outputs, initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)])
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)]
+    )
     # The newest IR version that the oldest supported onnx reads; it does not matter here.
     model.ir_version = 8
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for out, typed in zip(model.graph.output, inferred.graph.output, strict=True):
+        if not out.type.tensor_type.HasField("shape"):
+            out.CopyFrom(typed)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
 def loaded(model):
     """The model as a pass takes it."""
-    result = ir.serde.deserialize_model(model)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    result = ir.serde.deserialize_model(copy)
+    fix_batch(result)
     name_nodes(result.graph)
     infer_shapes(result)
     return result
@@ -76,7 +87,13 @@ def names(values):
 def run(model, feeds):
     """All outputs by name; feeds that the model does not take are left out."""
     feeds = {name: feeds[name] for name in names(model.graph.input)}
-    return dict(zip(names(model.graph.output), ReferenceEvaluator(model).run(None, feeds), strict=True))
+    return dict(
+        zip(
+            names(model.graph.output),
+            ReferenceEvaluator(model, new_ops=list(corrected_operators())).run(None, feeds),
+            strict=True,
+        )
+    )
 
 
 def composed(parts, feeds):
@@ -109,51 +126,43 @@ def assert_close(found, expected, bounds):
 def rounding(model, feeds, unit=2.0**-24):
     """How far two evaluations of `model` can be apart, by output, that sum and round differently in each node.
 
-    With absolute weights and inputs, and with nonlinear functions replaced by a bound that is monotone (each is
-    1-Lipschitz, LogSoftmax 2-Lipschitz), the model gives the magnitude by which the relative error of every node is
-    multiplied at most until the output. A sum of k products has an error of k + 1 roundings, times two evaluations.
+    With absolute inputs and weights, and nonlinear functions replaced by a monotone bound of their magnitude and of the
+    error that they pass on (all of them are 1-Lipschitz), the model gives what the relative errors of its nodes are
+    multiplied by at most until the output. A sum of k products has k + 1 roundings; a node rounds at most 8 times more;
+    there are two evaluations.
     """
-    count, constants = 0, {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
     magnitudes = onnx.ModelProto()
     magnitudes.CopyFrom(model)
-    graph = magnitudes.graph
-    labels = {"ArgMax", "Greater", "Less", "Equal"}
-    for each in graph.node:
-        shapes = [constants[name].shape for name in each.input if name in constants]
-        count += 8 + max([int(np.prod(shape)) for shape in shapes], default=0)
+    roundings = 0
+    for each in magnitudes.graph.node:
+        roundings += 8 + max([constants[name].size for name in each.input if name in constants], default=0)
         _bound(each, constants)
-    for each in graph.initializer:
-        each.CopyFrom(numpy_helper.from_array(constants[each.name], each.name))
-    floats = {
-        out.name for out in graph.output if out.type.tensor_type.elem_type in (TensorProto.FLOAT, TensorProto.DOUBLE)
-    }
+    constants["one"] = np.float32(1)
+    del magnitudes.graph.initializer[:]
+    magnitudes.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), name) for name, a in constants.items())
     results = run(magnitudes, {name: np.abs(x) if x.dtype.kind == "f" else x for name, x in feeds.items()})
-    assert not labels & set(op_types(magnitudes)) or floats != set(names(graph.output))
-    return {name: 2 * count * unit * np.max(results[name], initial=1.0) for name in floats}
+    return {
+        name: 2 * roundings * unit * np.max(array, initial=0)
+        for name, array in results.items()
+        if array.dtype.kind == "f"
+    }
 
 
 def _bound(each, constants):
-    """Make the node compute a bound of its magnitude."""
+    """Make a node compute a bound of its magnitude."""
     for index, name in enumerate(each.input):
         if name in constants and constants[name].dtype.kind == "f":
-            if each.op_type == "BatchNormalization" and index == 4:
-                continue
-            constants[name] = np.abs(constants[name])
-            if each.op_type == "BatchNormalization" and index == 3:
+            position = (each.op_type, index)
+            if position != ("BatchNormalization", 4):  # the variance divides
+                constants[name] = np.abs(constants[name])
+            if position == ("BatchNormalization", 3):  # the mean is subtracted
                 constants[name] = -constants[name]
-    if each.op_type == "Constant" and each.attribute[0].HasField("t"):
-        array = numpy_helper.to_array(each.attribute[0].t)
-        if array.dtype.kind == "f":
-            each.attribute[0].t.CopyFrom(numpy_helper.from_array(np.abs(array)))
     if each.op_type == "Sub":
         each.op_type = "Add"
     elif each.op_type in ("Relu", "Tanh", "Abs", "Neg"):
         each.op_type = "Identity"
-    elif each.op_type in ("Sigmoid", "Softmax", "LogSoftmax"):
-        # exp(x) - 1 >= x for x >= 0, and the magnitude is at most |x| + 1 (twice that for LogSoftmax of two or more).
-        scale = 4.0 if each.op_type == "LogSoftmax" else 1.0
-        each.op_type = "HardSigmoid"
+    elif each.op_type in ("Sigmoid", "Softmax"):
+        each.op_type = "Sum"
+        each.input.append("one")
         del each.attribute[:]
-        each.op_type = "Elu"
-        each.attribute.append(helper.make_attribute("alpha", scale))
-        each.op_type = "Celu" if scale > 1 else "Elu"

@@ -1,5 +1,5 @@
 """Importing this package registers every operator."""
 
-from fhelearn.frontends.onnx.operators import elementwise, linear, shapes
+from fhelearn.frontends.onnx.operators import elementwise, indexing, linear, pooling, reductions, shapes
 
-__all__ = ["elementwise", "linear", "shapes"]
+__all__ = ["elementwise", "indexing", "linear", "pooling", "reductions", "shapes"]

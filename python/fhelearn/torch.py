@@ -1,0 +1,201 @@
+"""PyTorch modules and ONNX models that predict on encrypted data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from fhelearn.estimators.quantized_module import QuantizedModule
+from fhelearn.frontends.onnx import NBits, Rounding, Settings
+from fhelearn.frontends.onnx.settings import BoundsMode, Granularity
+from fhelearn.onnx import export_torch, load_model
+from fhelearn.quantization.grids import ObserverName
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+__all__ = ["QuantizedModule", "build_quantized_module", "compile_onnx_model", "compile_torch_model"]
+
+OnnxModel: TypeAlias = "onnx.ModelProto | bytes | str | os.PathLike[str]"
+
+
+def build_quantized_module(
+    model: torch.nn.Module | OnnxModel,
+    torch_inputset: Any,
+    *,
+    n_bits: int | Mapping[str, int] = 8,
+    rounding_threshold_bits: int | Mapping[str, Any] | None = None,
+    bounds: BoundsMode = "calibrated",
+    margin: float = 0.1,
+    observer: ObserverName = "minmax",
+    weights: Granularity = "per_channel",
+    activations: Granularity = "per_tensor",
+    inputs_encryption_status: Sequence[str] | None = None,
+) -> QuantizedModule:
+    """Quantize a network after training; no circuit is made, so that "disable" and "simulate" work.
+
+    Parameters
+    ----------
+    model : torch.nn.Module, onnx.ModelProto, bytes of one, or path of its file
+        A module is exported in evaluation mode, and not changed. Axis 0 of all inputs and outputs is rows, which do not
+        depend on each other.
+    torch_inputset : array or tensor, or tuple or list of them, one per input, shape (n, *row), n >= 1
+        Calibration rows: finite, like those to come. A few hundred are enough.
+    n_bits : int or dict, default=8
+        Bits of weights and activations: an int from 2 to 16, or a dict with "op_inputs" and "op_weights", and
+        "model_inputs" and "model_outputs" if wanted.
+    rounding_threshold_bits : int, dict or None, default=None
+        Accumulators are rounded to so many bits (2 to 8) before a lookup reads them: an int, or
+        ``{"n_bits": int, "method": "exact" | "approximate"}``. Approximate rounding is nearly free, and random within
+        one step. Wide accumulators need it to be encrypted at all.
+    bounds : {"calibrated", "proved"}, default="calibrated"
+        Accumulators hold what the calibration rows need plus `margin`, or whatever any input may need (wider, dearer).
+    margin : float, default=0.1
+        Part of an accumulator's observed range, 0 to 10, that is added at both ends.
+    observer : {"minmax", "percentile", "mse"}, default="minmax"
+        How the range of activations is chosen from data.
+    weights, activations : {"per_channel", "per_tensor"}
+        What has a scale of its own; by default every output channel of weights, and every tensor of activations.
+    inputs_encryption_status : sequence of {"encrypted", "clear"}, default=None
+        By input. Only "encrypted" is possible yet.
+
+    Returns
+    -------
+    QuantizedModule
+
+    Raises
+    ------
+    UnsupportedOperatorError
+        If operators cannot be encrypted; all of them are named. Also for clear inputs.
+    LoweringError
+        If the module cannot be exported, or axis 0 of an input or output is not rows.
+    QuantizationError
+        A ValueError: calibration data or settings do not fit the model.
+    ModelFormatError
+        If the ONNX model is not valid.
+    TypeError
+        If `model` is none of the allowed.
+    """
+    settings = Settings(
+        NBits.of(n_bits), Rounding.of(rounding_threshold_bits), bounds, margin, observer, weights, activations
+    )
+    return QuantizedModule.of(_as_onnx(model, torch_inputset), torch_inputset, settings, inputs_encryption_status)
+
+
+def compile_torch_model(
+    torch_model: torch.nn.Module,
+    torch_inputset: Any,
+    *,
+    n_bits: int | Mapping[str, int] = 8,
+    rounding_threshold_bits: int | Mapping[str, Any] | None = None,
+    p_error: float | None = None,
+    global_p_error: float | None = None,
+    inputs_encryption_status: Sequence[str] | None = None,
+    verbose: bool = False,
+    security_level: int = 128,
+    **quantization: Any,
+) -> QuantizedModule:
+    """Quantize a PyTorch module and make its circuit.
+
+    Parameters
+    ----------
+    torch_model : torch.nn.Module
+    torch_inputset, n_bits, rounding_threshold_bits, inputs_encryption_status
+        As of `build_quantized_module`.
+    p_error, global_p_error, security_level, verbose
+        As of `QuantizedModule.compile`.
+    **quantization
+        `bounds`, `margin`, `observer`, `weights` and `activations` of `build_quantized_module`.
+
+    Returns
+    -------
+    QuantizedModule
+        Compiled.
+
+    Raises
+    ------
+    LoweringError, QuantizationError, ModelFormatError, TypeError, ValueError
+        As `build_quantized_module` and `QuantizedModule.compile`.
+    """
+    import torch
+
+    if not isinstance(torch_model, torch.nn.Module):
+        raise TypeError(
+            f"torch_model must be a torch.nn.Module, got {type(torch_model).__name__}; compile_onnx_model takes ONNX"
+        )
+    module = build_quantized_module(
+        torch_model,
+        torch_inputset,
+        n_bits=n_bits,
+        rounding_threshold_bits=rounding_threshold_bits,
+        inputs_encryption_status=inputs_encryption_status,
+        **quantization,
+    )
+    return module.compile(
+        p_error=p_error, global_p_error=global_p_error, security_level=security_level, verbose=verbose
+    )
+
+
+def compile_onnx_model(
+    onnx_model: OnnxModel,
+    inputset: Any,
+    *,
+    n_bits: int | Mapping[str, int] = 8,
+    rounding_threshold_bits: int | Mapping[str, Any] | None = None,
+    p_error: float | None = None,
+    global_p_error: float | None = None,
+    inputs_encryption_status: Sequence[str] | None = None,
+    verbose: bool = False,
+    security_level: int = 128,
+    **quantization: Any,
+) -> QuantizedModule:
+    """Quantize an ONNX model, of opset 13 or newer or converted to it, and make its circuit.
+
+    Parameters
+    ----------
+    onnx_model : onnx.ModelProto, bytes of one, or path of its file
+    inputset, n_bits, rounding_threshold_bits, inputs_encryption_status
+        As of `build_quantized_module`.
+    p_error, global_p_error, security_level, verbose
+        As of `QuantizedModule.compile`.
+    **quantization
+        `bounds`, `margin`, `observer`, `weights` and `activations` of `build_quantized_module`.
+
+    Returns
+    -------
+    QuantizedModule
+        Compiled.
+
+    Raises
+    ------
+    LoweringError, QuantizationError, ModelFormatError, TypeError, ValueError
+        As `build_quantized_module` and `QuantizedModule.compile`.
+    """
+    module = build_quantized_module(
+        load_model(onnx_model),
+        inputset,
+        n_bits=n_bits,
+        rounding_threshold_bits=rounding_threshold_bits,
+        inputs_encryption_status=inputs_encryption_status,
+        **quantization,
+    )
+    return module.compile(
+        p_error=p_error, global_p_error=global_p_error, security_level=security_level, verbose=verbose
+    )
+
+
+def _as_onnx(model: Any, inputs: Any) -> onnx.ModelProto:
+    import onnx
+
+    if isinstance(model, onnx.ModelProto | bytes | str | os.PathLike):
+        return load_model(model)
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(
+            "model must be a torch.nn.Module, an onnx.ModelProto, its bytes or the path of its file, got "
+            f"{type(model).__name__}"
+        )
+    return export_torch(model, inputs)

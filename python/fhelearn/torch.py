@@ -59,7 +59,7 @@ def build_quantized_module(
     weights, activations : {"per_channel", "per_tensor"}
         What has a scale of its own; by default every output channel of weights, and every tensor of activations.
     inputs_encryption_status : sequence of {"encrypted", "clear"}, default=None
-        By input. Only "encrypted" is possible yet.
+        By input of the model; None encrypts all. A clear input is sent as it is: the server sees its quantized values.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def build_quantized_module(
     Raises
     ------
     UnsupportedOperatorError
-        If operators cannot be encrypted; all of them are named. Also for clear inputs.
+        If operators cannot be encrypted; all of them are named.
     LoweringError
         If the module cannot be exported, or axis 0 of an input or output is not rows.
     QuantizationError

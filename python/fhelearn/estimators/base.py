@@ -93,6 +93,12 @@ class FHEMixin:
         sklearn.exceptions.NotFittedError
             If `model` is not fitted.
         """
+        compiled: Self = cls._fhe_adopt(model, n_bits).compile(X, **compile_options)
+        return compiled
+
+    @classmethod
+    def _fhe_adopt(cls: type[Self], model: Any, n_bits: Any) -> Self:
+        """A fitted model of the library as an instance of this class, not compiled; see :meth:`from_sklearn_model`."""
         if type(model) is not cls._fhe_base and not isinstance(model, cls):
             raise TypeError(cls._fhe_foreign(type(model)))
         check_is_fitted(model)
@@ -100,8 +106,7 @@ class FHEMixin:
         estimator = cls(**{**model.get_params(deep=False), "n_bits": n_bits})
         fitted = {name: value for name, value in vars(model).items() if name not in ("n_bits", "_fhe_compiled")}
         estimator.__dict__.update(copy.deepcopy(fitted))
-        compiled: Self = estimator.compile(X, **compile_options)
-        return compiled
+        return estimator
 
     @classmethod
     def _fhe_foreign(cls, other: type) -> str:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from fhelearn.backends.native import NativeEngine
 from fhelearn.estimators.compiled import CompiledModel, CompileOptions
-from fhelearn.exceptions import AccumulatorOverflowError, LoweringError, QuantizationError
+from fhelearn.exceptions import AccumulatorOverflowError, LoweringError, ParametersNotFoundError, QuantizationError
 from fhelearn.frontends.onnx import QuantizedNetwork, Settings, import_network
-from fhelearn.frontends.onnx.network import lookup_groups
-from fhelearn.ir import Faults, Program
+from fhelearn.frontends.onnx.network import layers_of, lookup_groups
+from fhelearn.ir import Faults, Program, region_widths
 from fhelearn.onnx.cleanup import CleanModel, clean
 from fhelearn.onnx.forward import get_equivalent_numpy_forward
 from fhelearn.typing import FloatArray, IntArray
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 WIDEST_NATIVE_LOOKUP = 8
 """Bits of the widest lookup that Concrete encodes as one number; wider ones become residues, or have no parameters."""
+
+_ADVISED_ROUNDING = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,7 @@ class NetworkModel:
         UnsupportedOperatorError, QuantizationError, ModelFormatError
         """
         cleaned = clean(model, cut=cut)
+        _check_rows(cleaned)
         parts = cls(model, cleaned, None)  # type: ignore[arg-type]  # the encrypted part follows
         rows = parts.preprocess(inputs)
         return cls(model, cleaned, quantize(cleaned.body, rows, settings), settings)
@@ -115,13 +118,22 @@ class CompiledNetwork(CompiledModel):
     Attributes
     ----------
     network : NetworkModel
+    clear_inputs : tuple of int
+        Positions of the program's inputs that the server may see: they travel and are evaluated in the clear.
     """
 
     def __init__(
-        self, network: NetworkModel, options: CompileOptions, n_bits: Any = None, fitted: Sequence[Any] = ()
+        self,
+        network: NetworkModel,
+        options: CompileOptions,
+        n_bits: Any = None,
+        fitted: Sequence[Any] = (),
+        *,
+        clear_inputs: tuple[int, ...] = (),
     ) -> None:
         super().__init__(options, n_bits, fitted)
         self.network = network
+        self.clear_inputs = clear_inputs
 
     @property
     def program(self) -> Program:
@@ -176,16 +188,39 @@ class CompiledNetwork(CompiledModel):
         """Whether the Concrete circuit has been made; asking does not make it."""
         return "circuit" in self._handles
 
+    def circuit_options(self) -> Any:
+        """As of CompiledModel, with the clear inputs."""
+        from fhelearn.backends.concrete import CircuitOptions
+
+        options = self.options
+        return CircuitOptions(
+            p_error=options.p_error,
+            global_p_error=options.global_p_error,
+            security_level=options.security_level,
+            clear_inputs=self.clear_inputs,
+        )
+
     def _compile_circuit(self) -> Any:
         try:
             return super()._compile_circuit()
+        except ParametersNotFoundError as error:
+            raise ParametersNotFoundError(f"{self._wide_lookups() or self._wide_values()} ({error})") from error
         except LoweringError as error:
-            remedy = self._narrower()
+            remedy = self._wide_lookups()
             if not remedy:
                 raise
-            raise type(error)(f"{remedy} ({error})") from error
+            raise LoweringError(f"{remedy} ({error})") from error
 
-    def _narrower(self) -> str:
+    def _wide_values(self) -> str:
+        """Which layer needs the most bits, and what to do."""
+        regions, layers = region_widths(self.program), layers_of(self.program)
+        widest = max(range(len(regions)), key=lambda i: regions[i].bit_width)
+        return (
+            f"values are too wide to be encrypted: layer {layers[widest]!r} needs {regions[widest].bit_width} bits; "
+            "pass a smaller n_bits"
+        )
+
+    def _wide_lookups(self) -> str:
         """Which layers look up too many bits, and what to do; empty if none does."""
         wide: dict[str, int] = {}
         for group in lookup_groups(self.program):
@@ -193,21 +228,31 @@ class CompiledNetwork(CompiledModel):
                 wide[group.layer] = max(wide.get(group.layer, 0), group.bits)
         if not wide:
             return ""
-        layers = ", ".join(f"{name!r} looks up {bits} bits" for name, bits in wide.items())
+        found = ", ".join(f"layer {name!r} looks up {bits} bits" for name, bits in wide.items())
         rounding = self.network.settings.rounding if self.network.settings else None
+        bits = min(rounding.n_bits, _ADVISED_ROUNDING) if rounding else _ADVISED_ROUNDING
         return (
-            f"accumulators are too wide to be encrypted: layer {layers}, at most {WIDEST_NATIVE_LOOKUP} are allowed; "
-            + (
-                'pass rounding_threshold_bits={"n_bits": 6, "method": "approximate"}'
-                if rounding is None
-                else 'pass rounding_threshold_bits with "method": "approximate" and fewer bits'
-            )
-            + ", or a smaller n_bits"
+            f"accumulators are too wide to be encrypted: {found} (more than {WIDEST_NATIVE_LOOKUP} are slow or "
+            f'impossible); pass rounding_threshold_bits={{"n_bits": {bits}, "method": "approximate"}}, or a smaller '
+            "n_bits"
         )
 
     def decode(self, outputs: Sequence[IntArray]) -> list[NDArray[Any]]:
         """The model's outputs from the program's: dequantization, then the client's clear steps."""
         return self.network.postprocess(self.network.quantized.dequantize(outputs))
+
+
+def _check_rows(cleaned: CleanModel) -> None:
+    """Raise LoweringError where axis 0 of what goes in or comes out is not the rows: the parts run on many at once."""
+    outputs = [*cleaned.body.graph.output, *(cleaned.after.graph.output if cleaned.after else ())]
+    for what, infos in (("input", cleaned.body.graph.input), ("output", outputs)):
+        for info in infos:
+            shape = tuple(dim.dim_value for dim in info.type.tensor_type.shape.dim)
+            if info.type.tensor_type.HasField("shape") and shape[:1] not in ((1,), (0,)):  # 0 is a symbolic axis
+                raise LoweringError(
+                    f"{what} {info.name!r} has shape {shape} for one row: axis 0 must be the rows, "
+                    "everywhere; keep that axis when reshaping, reducing or transposing"
+                )
 
 
 def _listed(answer: Any) -> list[NDArray[Any]]:

@@ -17,6 +17,7 @@ from fhelearn.backends.concrete import envelope
 from fhelearn.backends.concrete.options import CircuitOptions
 from fhelearn.estimators.compiled import CompileOptions
 from fhelearn.estimators.compiled_network import NetworkModel
+from fhelearn.estimators.module_inputs import ENCRYPTION_STATUSES
 from fhelearn.exceptions import ModelFormatError
 from fhelearn.frontends.onnx import NBits, QuantizedNetwork, Rounding, Settings
 from fhelearn.frontends.onnx.network import Probe, TensorDecoder, TensorEncoder
@@ -46,11 +47,14 @@ class NetworkFile:
     options : CompileOptions
     is_compiled : bool
         Whether a circuit was asked for; it is made again from the program, with new keys.
+    inputs_encryption_status : tuple of str
+        Per input of the model, "encrypted" or "clear".
     """
 
     network: NetworkModel
     options: CompileOptions
     is_compiled: bool
+    inputs_encryption_status: tuple[str, ...]
 
 
 def write_network(content: NetworkFile, path: str | os.PathLike[str]) -> None:
@@ -104,7 +108,8 @@ def network_from_bytes(data: bytes, where: str = "network file") -> NetworkFile:
         quantized = _quantized(rim, program, raw)
         clean = CleanModel(graphs.get("before"), graphs["body"], graphs.get("after"), steps)
         network = NetworkModel(graphs["model"], clean, quantized, _settings(rim["settings"]))
-        content = NetworkFile(network, _options(rim["options"]), _boolean(rim["is_compiled"]))
+        status = _statuses(rim["inputs_encryption_status"], len(network.model.graph.input))
+        content = NetworkFile(network, _options(rim["options"]), _boolean(rim["is_compiled"]), status)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:
         raise ModelFormatError(f"{where}: its description is malformed ({type(error).__name__}: {error})") from error
     _check_borders(network, where)
@@ -141,6 +146,7 @@ def _rim(content: NetworkFile) -> dict[str, Any]:
     quantized, settings = content.network.quantized, content.network.settings
     return {
         "is_compiled": content.is_compiled,
+        "inputs_encryption_status": list(content.inputs_encryption_status),
         "options": asdict(content.options),
         "settings": None if settings is None else asdict(settings),
         "steps": [[step.name, step.detail] for step in content.network.clean.steps],
@@ -239,6 +245,13 @@ def _settings(row: Mapping[str, Any] | None) -> Settings | None:
     return Settings(
         **{**row, "n_bits": NBits.of(row["n_bits"]), "rounding": None if rounding is None else Rounding.of(rounding)}
     )
+
+
+def _statuses(value: Any, count: int) -> tuple[str, ...]:
+    statuses = tuple(_texts(value, count))
+    if not set(statuses) <= set(ENCRYPTION_STATUSES) or "encrypted" not in statuses:
+        raise ValueError(f"inputs are encrypted or clear, and one at least encrypted, got {statuses}")
+    return statuses
 
 
 def _options(row: Mapping[str, Any]) -> CompileOptions:

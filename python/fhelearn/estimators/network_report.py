@@ -98,6 +98,8 @@ class NetworkReport:
         Part of the observed range that calibrated bounds add at both ends.
     lookups, price : int
         Sums over the layers.
+    clear_inputs : tuple of str
+        Inputs of the encrypted part that the server sees.
     rows : int or None
         Rows of the data.
     overflow_rate : float or None
@@ -118,6 +120,7 @@ output_bytes_per_row, seconds_per_row
     margin: float | None
     lookups: int
     price: int
+    clear_inputs: tuple[str, ...] = ()
     rows: int | None = None
     overflow_rate: float | None = None
     max_errors: Mapping[str, float] | None = None
@@ -133,6 +136,7 @@ output_bytes_per_row, seconds_per_row
 
     def __str__(self) -> str:
         totals = {name: value for name, value in vars(self).items() if name not in ("layers", "steps")}
+        totals["clear_inputs"] = ", ".join(self.clear_inputs) or None
         for name in ("max_errors", "label_agreement"):
             by_output = totals.pop(name) or {}
             totals |= {f"{name} of {output}": value for output, value in by_output.items()}
@@ -207,6 +211,7 @@ def network_report(compiled: CompiledNetwork, inputs: Sequence[NDArray[Any]] | N
         margin=settings.margin if settings and compiled.program.has_calibrated_bounds else None,
         lookups=sum(layer.lookups for layer in layers),
         price=sum(layer.price for layer in layers),
+        clear_inputs=tuple(network.quantized.encoders[position].name for position in compiled.clear_inputs),
         **(circuit_figures(compiled) if compiled.has_circuit else options),
         **figures,
     )

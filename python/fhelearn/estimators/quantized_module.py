@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 from fhelearn.estimators.build import _check_keywords
 from fhelearn.estimators.compiled import CompileOptions
 from fhelearn.estimators.compiled_network import CompiledNetwork, NetworkModel
+from fhelearn.estimators.module_inputs import checked_inputs, clear_positions, encryption_status, model_inputs
 from fhelearn.estimators.network_file import NetworkFile, read_network, write_network
 from fhelearn.estimators.network_report import NetworkReport, network_report
-from fhelearn.exceptions import LoweringError, NotCompiledError, QuantizationError, UnsupportedOperatorError
+from fhelearn.exceptions import NotCompiledError
 from fhelearn.frontends.onnx import Settings
 from fhelearn.ir import Faults, Program
 from fhelearn.typing import FheMode, IntArray
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import onnx
 
 Self = TypeVar("Self", bound="QuantizedModule")
-
-ENCRYPTION_STATUSES = ("encrypted", "clear")
 
 
 class QuantizedModule:
@@ -39,10 +37,19 @@ class QuantizedModule:
     Instances can be pickled and copied. Circuit and keys stay behind: they are made again when next needed.
     """
 
-    def __init__(self, network: NetworkModel, options: CompileOptions, *, is_compiled: bool = False) -> None:
-        self._compiled = CompiledNetwork(network, options)
-        self._is_compiled = is_compiled
+    def __init__(
+        self,
+        network: NetworkModel,
+        options: CompileOptions,
+        *,
+        is_compiled: bool = False,
+        inputs_encryption_status: Sequence[str] | None = None,
+    ) -> None:
         self._inputs = model_inputs(network.model)
+        self._status = encryption_status(self._inputs, inputs_encryption_status)
+        clear = [source.name for source, status in zip(self._inputs, self._status, strict=True) if status == "clear"]
+        self._compiled = CompiledNetwork(network, options, clear_inputs=clear_positions(network.clean, clear))
+        self._is_compiled = is_compiled
 
     @classmethod
     def of(
@@ -54,11 +61,10 @@ class QuantizedModule:
     ) -> Self:
         """Quantize a valid ONNX model; parameters and errors as of `fhelearn.torch.build_quantized_module`."""
         inputs = model_inputs(model)
-        check_encryption_status(inputs, inputs_encryption_status)
+        encryption_status(inputs, inputs_encryption_status)
         given = calibration if isinstance(calibration, tuple | list) else (calibration,)
         network = NetworkModel.of(model, checked_inputs(inputs, given, "the calibration data"), settings)
-        _check_outputs_are_rows(network)
-        return cls(network, CompileOptions())
+        return cls(network, CompileOptions(), inputs_encryption_status=inputs_encryption_status)
 
     def __repr__(self) -> str:
         inputs, outputs = (", ".join(map(repr, names)) for names in (self.input_names, self.output_names))
@@ -75,6 +81,11 @@ class QuantizedModule:
     def output_names(self) -> tuple[str, ...]:
         """Names of the model's outputs, in the order of the results of :meth:`forward`."""
         return tuple(info.name for info in self.onnx_model.graph.output)
+
+    @property
+    def inputs_encryption_status(self) -> tuple[str, ...]:
+        """Per input of the model, whether it is "encrypted", or "clear": sent as it is, for the server to see."""
+        return self._status
 
     @property
     def onnx_model(self) -> onnx.ModelProto:
@@ -132,7 +143,8 @@ class QuantizedModule:
         ValueError
             If an option is outside its range.
         """
-        compiled = CompiledNetwork(self._compiled.network, CompileOptions(p_error, global_p_error, security_level))
+        options = CompileOptions(p_error, global_p_error, security_level)
+        compiled = CompiledNetwork(self._compiled.network, options, clear_inputs=self._compiled.clear_inputs)
         compiled.prepare_circuit()
         self._compiled, self._is_compiled = compiled, True
         if verbose:
@@ -317,7 +329,8 @@ class QuantizedModule:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write model, program and options to a file, without keys; an existing file is replaced."""
-        write_network(NetworkFile(self._compiled.network, self._compiled.options, self._is_compiled), path)
+        compiled = self._compiled
+        write_network(NetworkFile(compiled.network, compiled.options, self._is_compiled, self._status), path)
 
     @classmethod
     def load(cls: type[Self], path: str | os.PathLike[str]) -> Self:
@@ -329,7 +342,12 @@ class QuantizedModule:
             If the file is damaged, of a newer format, or its parts do not fit each other.
         """
         content = read_network(path)
-        return cls(content.network, content.options, is_compiled=content.is_compiled)
+        return cls(
+            content.network,
+            content.options,
+            is_compiled=content.is_compiled,
+            inputs_encryption_status=content.inputs_encryption_status,
+        )
 
 
 def _one_or_all(arrays: Sequence[NDArray[Any]]) -> Any:
@@ -349,130 +367,3 @@ def _check_faults(fhe: str, faults: Faults | None) -> None:
         raise TypeError(f"faults must be an fhelearn.ir.Faults or None, got {type(faults).__name__}")
     if faults is not None and fhe != "simulate":
         raise ValueError(f'faults are simulated only: they need fhe="simulate", got {fhe!r}')
-
-
-# -- inputs of the model -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ModelInput:
-    """What the model declares of an input.
-
-    Attributes
-    ----------
-    name : str
-    row : tuple of int
-        Shape of a row; -1 where the model does not say.
-    dtype : numpy.dtype
-    """
-
-    name: str
-    row: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def checked(self, value: Any, what: str) -> NDArray[Any]:
-        """`value` as finite numbers of the declared type and shape (n, *row), n >= 1."""
-        array = _array(value)
-        where = f"{what}: input {self.name!r}"
-        if array.dtype.kind not in "biuf":
-            raise QuantizationError(f"{where} must be numeric, got dtype {array.dtype}; encode it as numbers first")
-        fits = array.ndim == len(self.row) + 1 and all(
-            e in (-1, n) for e, n in zip(self.row, array.shape[1:], strict=True)
-        )
-        expected = ", ".join(["n", *("?" if extent == -1 else str(extent) for extent in self.row)])
-        if not fits:
-            raise QuantizationError(
-                f"{where} must have shape ({expected}), n being the number of rows, got {array.shape}; "
-                "reshape it, or add the axis of rows with x[None]"
-            )
-        if not len(array):
-            raise QuantizationError(f"{where} has no rows (shape {array.shape}); give at least one")
-        return self._converted(array, where)
-
-    def _converted(self, array: NDArray[Any], where: str) -> NDArray[Any]:
-        if self.dtype.kind != "f":
-            converted = array.astype(self.dtype)
-            if array.dtype.kind == "f" or not np.array_equal(converted, array):
-                raise QuantizationError(
-                    f"{where} must hold {self.dtype} numbers, got dtype {array.dtype}; convert it with "
-                    f"x.astype({self.dtype.name!r}) if no value changes by that"
-                )
-            return converted
-        with np.errstate(over="ignore"):
-            converted = array.astype(self.dtype)
-        bad = ~np.isfinite(converted)
-        if bad.any():
-            row = int(np.argwhere(bad)[0][0])
-            raise QuantizationError(
-                f"{where} must be finite {self.dtype} numbers, got {array[bad][0]} in row {row} ({int(bad.sum())} such "
-                "values); impute missing values and rescale large ones first"
-            )
-        return converted
-
-
-def model_inputs(model: onnx.ModelProto) -> tuple[ModelInput, ...]:
-    """What a valid model declares of its inputs. Raises LoweringError where axis 0 is not the rows."""
-    from onnx.helper import tensor_dtype_to_np_dtype
-
-    found = []
-    for info in model.graph.input:
-        kind = info.type.tensor_type
-        dims = kind.shape.dim
-        if not dims or (dims[0].HasField("dim_value") and dims[0].dim_value != 1):
-            shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims)
-            raise LoweringError(
-                f"input {info.name!r} is of shape {shape}: axis 0 must be the rows, so left open or 1; export the "
-                "model with a symbolic axis 0"
-            )
-        row = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims[1:])
-        found.append(ModelInput(info.name, row, np.dtype(tensor_dtype_to_np_dtype(kind.elem_type))))
-    return tuple(found)
-
-
-def checked_inputs(inputs: Sequence[ModelInput], given: Sequence[Any], what: str) -> list[NDArray[Any]]:
-    """Arrays of the declared types and shapes with one number of rows. Raises QuantizationError naming the input."""
-    names = ", ".join(repr(source.name) for source in inputs)
-    if len(given) != len(inputs):
-        raise QuantizationError(f"{what}: the model takes {len(inputs)} inputs ({names}), got {len(given)} arrays")
-    arrays = [source.checked(value, what) for source, value in zip(inputs, given, strict=True)]
-    if len({len(array) for array in arrays}) > 1:
-        rows = ", ".join(f"{source.name!r}: {len(array)}" for source, array in zip(inputs, arrays, strict=True))
-        raise QuantizationError(f"{what}: all inputs must have the same number of rows, got {rows}")
-    return arrays
-
-
-def check_encryption_status(inputs: Sequence[ModelInput], statuses: Sequence[str] | None) -> None:
-    """Raise where a status is no status, or asks for what cannot be done yet."""
-    if statuses is None:
-        return
-    names = [source.name for source in inputs]
-    if isinstance(statuses, str) or len(statuses) != len(names) or not set(statuses) <= set(ENCRYPTION_STATUSES):
-        raise ValueError(
-            f'inputs_encryption_status must hold "encrypted" or "clear" for each of the {len(names)} inputs '
-            f"({', '.join(map(repr, names))}), got {statuses!r}"
-        )
-    clear = [name for name, status in zip(names, statuses, strict=True) if status == "clear"]
-    if clear:
-        raise UnsupportedOperatorError(
-            f"inputs_encryption_status: input {', '.join(map(repr, clear))} cannot be left clear: integer programs "
-            "have encrypted inputs only; encrypt it, make it a constant of the model, or compute what depends on it "
-            "alone outside of the model"
-        )
-
-
-def _array(value: Any) -> NDArray[Any]:
-    if hasattr(value, "detach"):  # a torch tensor; torch itself need not be imported to know one
-        value = value.detach().cpu()
-        value = (value.double() if value.is_floating_point() else value).numpy()
-    return np.asarray(value)
-
-
-def _check_outputs_are_rows(network: NetworkModel) -> None:
-    graphs = [network.clean.body.graph, *([network.clean.after.graph] if network.clean.after else [])]
-    for info in (info for graph in graphs for info in graph.output):
-        shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in info.type.tensor_type.shape.dim]
-        if not shape or shape[0] not in (1, None):
-            raise LoweringError(
-                f"output {info.name!r} has shape {tuple(shape)} for one row: axis 0 must be the rows, as for inputs; "
-                "keep that axis when reshaping, reducing or transposing"
-            )

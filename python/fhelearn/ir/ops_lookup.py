@@ -36,7 +36,7 @@ def _lookup_shape(operands: Sequence[Value], a: Attributes) -> tuple[int, ...]:
 
 
 def _lookup_bounds(operands: Sequence[Value], a: Attributes) -> Bounds:
-    """Per element the least and greatest entry that its own interval can reach (by range queries on sparse tables)."""
+    """Per element the least and greatest entry that its own interval can reach."""
     x, table = operands[0], a["table"]
     box = x.bounds.compact()
     if not box.lo.ndim and table.ndim == 1:
@@ -45,7 +45,16 @@ def _lookup_bounds(operands: Sequence[Value], a: Attributes) -> Bounds:
     full = x.bounds.broadcast(x.shape)
     first = (full.lo - a["lo"]).astype(np.int64)
     last = (full.hi - a["lo"]).astype(np.int64)
-    return Bounds(_range_query(table, first, last, np.minimum), _range_query(table, first, last, np.maximum))
+    size = table.shape[-1]
+    rows = np.arange(table.size // size).reshape(table.shape[:-1])
+    intervals, inverse = np.unique((rows * size + first) * (size + 1) + last - first + 1, return_inverse=True)
+    starts, lengths = np.divmod(intervals, size + 1)
+    if int(lengths.sum()) > 4 * table.size:  # many that overlap
+        return Bounds(_range_query(table, first, last, np.minimum), _range_query(table, first, last, np.maximum))
+    entries = np.ravel(table)
+    reach = [entries[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+    lo, hi = (np.array([extreme(part) for part in reach], dtype=np.int64) for extreme in (np.min, np.max))
+    return Bounds(*(ends[inverse].reshape(x.shape).astype(object) for ends in (lo, hi)))
 
 
 def _range_query(table: Any, first: Any, last: Any, combine: Any) -> Any:

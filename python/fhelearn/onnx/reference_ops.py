@@ -155,6 +155,14 @@ def _spatial() -> tuple[type[OpRun], ...]:
             reference: Any = super()
             return y, reference._run(x, **attributes)[1]
 
+    class GlobalMaxPool(OpRun):
+        """The reference takes the maximum over wrong axes unless there are two spatial ones."""
+
+        op_domain = ""
+
+        def _run(self, x: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+            return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
     class ConvTranspose(OpRun):
         """The reference mixes up the channels of groups, and loops per image and channel."""
 
@@ -166,7 +174,7 @@ def _spatial() -> tuple[type[OpRun], ...]:
             y = _transposed_convolution(x, weights, **attributes)
             return (y if bias is None else y + bias.reshape((-1,) + (1,) * (x.ndim - 2)),)
 
-    return AveragePool, MaxPool, ConvTranspose
+    return AveragePool, MaxPool, GlobalMaxPool, ConvTranspose
 
 
 def _moving() -> tuple[type[OpRun], ...]:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from tests.python.torch import tasks
@@ -177,7 +174,9 @@ def resnet_preactivation() -> nn.Module:
 
 def mobilenet_v1() -> nn.Module:
     """Depthwise 3x3, then 1x1."""
-    return classify(conv(3, 8), conv(8, 8, groups=8), conv(8, 16, 1), conv(16, 16, 3, 2, 16), conv(16, 16, 1), channels=16)
+    return classify(
+        conv(3, 8), conv(8, 8, groups=8), conv(8, 16, 1), conv(16, 16, 3, 2, 16), conv(16, 16, 1), channels=16
+    )
 
 
 def mobilenet_v2() -> nn.Module:
@@ -227,7 +226,14 @@ def densenet() -> nn.Module:
 
     transition = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 1), nn.AvgPool2d(2))
     return classify(
-        nn.Conv2d(3, 8, 3, padding=1), layer(8), layer(12), transition, layer(8), nn.BatchNorm2d(12), nn.ReLU(), channels=12
+        nn.Conv2d(3, 8, 3, padding=1),
+        layer(8),
+        layer(12),
+        transition,
+        layer(8),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        channels=12,
     )
 
 
@@ -306,9 +312,7 @@ def temporal_convolutions() -> nn.Module:
         pad = nn.ConstantPad1d((2 * dilation, 0), 0.0)
         return nn.Sequential(Residual(nn.Sequential(pad, nn.Conv1d(8, 8, 3, dilation=dilation), nn.ReLU())))
 
-    return nn.Sequential(
-        nn.Conv1d(2, 8, 1), block(1), block(2), block(4), Apply(last_moment), nn.Linear(8, 4)
-    )
+    return nn.Sequential(nn.Conv1d(2, 8, 1), block(1), block(2), block(4), Apply(last_moment), nn.Linear(8, 4))
 
 
 def last_moment(x: torch.Tensor) -> torch.Tensor:
@@ -327,7 +331,11 @@ def autoencoder() -> nn.Module:
 def mixer() -> nn.Module:
     """Perceptrons across tokens and across features, in turn."""
     across_tokens = nn.Sequential(
-        Apply(swap_tokens_and_features), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 16), Apply(swap_tokens_and_features)
+        Apply(swap_tokens_and_features),
+        nn.Linear(16, 16),
+        nn.GELU(),
+        nn.Linear(16, 16),
+        Apply(swap_tokens_and_features),
     )
     across_features = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
     return nn.Sequential(
@@ -365,18 +373,29 @@ class Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    **{
-        each.__name__: Architecture(each, tasks.gratings)
-        for each in (
-            vgg, vgg_bn, resnet_basic, resnet_bottleneck, resnet_preactivation, mobilenet_v1, mobilenet_v2, mobilenet_v3,
-            squeezenet, densenet, inception, googlenet, shufflenet, efficientnet, convnext,
-        )
-    },
-    "lenet": Architecture(lenet, tasks.patterns),
-    "conv1d": Architecture(conv1d, tasks.waves),
-    "temporal_convolutions": Architecture(temporal_convolutions, tasks.waves),
-    "autoencoder": Architecture(autoencoder, tasks.noisy_patterns),
-    "mixer": Architecture(mixer, tasks.grey_gratings),
-    "transformer": Architecture(transformer, tasks.grey_gratings),
-    "unet": Architecture(unet, tasks.blobs),
-}  # fmt: skip
+    each.make.__name__: each
+    for each in (
+        Architecture(vgg, tasks.gratings),
+        Architecture(vgg_bn, tasks.gratings),
+        Architecture(resnet_basic, tasks.gratings),
+        Architecture(resnet_bottleneck, tasks.gratings),
+        Architecture(resnet_preactivation, tasks.gratings),
+        Architecture(mobilenet_v1, tasks.gratings),
+        Architecture(mobilenet_v2, tasks.gratings),
+        Architecture(mobilenet_v3, tasks.gratings),
+        Architecture(squeezenet, tasks.clear_gratings),
+        Architecture(densenet, tasks.gratings),
+        Architecture(inception, tasks.clear_gratings),
+        Architecture(googlenet, tasks.clear_gratings),
+        Architecture(shufflenet, tasks.clear_gratings),
+        Architecture(efficientnet, tasks.gratings),
+        Architecture(convnext, tasks.clear_gratings),
+        Architecture(lenet, tasks.patterns),
+        Architecture(conv1d, tasks.waves),
+        Architecture(temporal_convolutions, tasks.waves),
+        Architecture(autoencoder, tasks.noisy_patterns),
+        Architecture(mixer, tasks.grey_gratings),
+        Architecture(transformer, tasks.clear_grey_gratings, epochs=20),
+        Architecture(unet, tasks.blobs),
+    )
+}

@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 
 from tests.python.torch.training import accuracy, train
 
-N_BITS = 5
+N_BITS = 6
 """Bits of inputs, weights and activations that the accuracy, the lookups and the speed are stated for."""
 
 ROUNDING = {"n_bits": 5, "method": "approximate"}
@@ -67,5 +67,5 @@ def trained_digits() -> Digits:
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32).reshape(-1, 1, 8, 8)
     x, held_out, y, held_out_y = train_test_split(images, labels, test_size=0.3, random_state=0, stratify=labels)
-    model = train(DigitsCNN, x, y, epochs=40, batch=64, learning_rate=1e-2)
+    model = train(DigitsCNN, x, y, epochs=40, batch=64, learning_rate=3e-2, seed=2)
     return Digits(model, x, held_out, y, held_out_y)

@@ -44,7 +44,7 @@ class Task:
     score: Callable[[Floats, NDArray[np.generic]], float] = share_of_right_classes
 
 
-def gratings(channels: int = 3, noise: float = 0.5) -> Task:
+def gratings(channels: int = 3, noise: float = 1.4) -> Task:
     """Stripes of four directions and any phase, shape (channels, 8, 8): which direction?"""
     rng = np.random.default_rng(11)
     n = TRAINING_ROWS + HELD_OUT_ROWS
@@ -57,7 +57,9 @@ def gratings(channels: int = 3, noise: float = 0.5) -> Task:
     return _split(x, y)
 
 
-grey_gratings = partial(gratings, channels=1, noise=0.3)
+clear_gratings = partial(gratings, noise=0.8)
+grey_gratings = partial(gratings, channels=1, noise=0.5)
+clear_grey_gratings = partial(gratings, channels=1, noise=0.3)
 
 
 def waves() -> Task:
@@ -67,7 +69,7 @@ def waves() -> Task:
     y = rng.integers(0, 4, n)
     period = np.array([3.0, 4.5, 7.0, 12.0])[y][:, np.newaxis]
     phase = 2 * np.pi * (np.arange(32) / period + rng.uniform(0, 1, (n, 1)))
-    x = np.stack([np.sin(phase), np.cos(phase)], axis=1) + rng.normal(0, 0.5, (n, 2, 32))
+    x = np.stack([np.sin(phase), np.cos(phase)], axis=1) + rng.normal(0, 0.6, (n, 2, 32))
     return _split(x, y)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhelearn.frontends.onnx.quantizer import Quantizer
+from fhelearn.frontends.onnx.settings import WIDEST_LOOKUP
 from fhelearn.frontends.onnx.values import Clear, Encrypted, Function, Pole, compact, of_rank, steps_of, varies_along
 from fhelearn.quantization.grids import Grid
 from fhelearn.typing import FloatArray, IntArray
@@ -34,6 +35,8 @@ def add(z: Quantizer, x: Encrypted, y: Encrypted, *, feeds_lookup: bool = True) 
     coarse integers are multiplied by it, as if the skip connection were one more weight of the accumulator. It may cost
     at most half a step of a grid of ``op_inputs`` bits on the sum.
     """
+    if x.affine != y.affine:  # the lookup is due in any case, and a linear operator may share it
+        x, y = (tensor if tensor.affine else z.operand(tensor) for tensor in (x, y))
     if x.affine and y.affine:
         if x.node == y.node:
             scale, offset = np.broadcast_arrays(x.scale + y.scale, x.offset + y.offset)
@@ -206,7 +209,7 @@ def _common_scale(z: Quantizer, x: Encrypted, y: Encrypted) -> float:
     span = max(float(np.ptp(v)) for v in values)
     if span == 0:  # both are constant on the calibration rows: tell them from each other
         span = float(np.ptp([v.flat[0] for v in values])) or abs(float(values[0].flat[0])) or 1.0
-    fresh = max(span / (2**bits - 1), 4 * float(np.spacing(max(float(np.abs(v).max()) for v in values))))
+    fresh = max(span / (2**bits - 1), 4 * float(np.spacing(max(np.abs(v).max() for v in values))))
     whole = all(tensor.kind != "f" for tensor in (x, y))
     if whole:
         fresh = float(np.ceil(fresh))
@@ -215,7 +218,7 @@ def _common_scale(z: Quantizer, x: Encrypted, y: Encrypted) -> float:
             scale = float(tensor.scale.item())
             small = scale == np.rint(scale) and scale <= fresh if whole else scale <= 2 * fresh
             if small and span <= scale * 2 ** (bits + 1):
-                return scale
+                return float(scale)
     return fresh
 
 
@@ -239,22 +242,40 @@ def _merged(z: Quantizer, x: Encrypted, y: Encrypted, *, feeds_lookup: bool) -> 
     fine, coarse = (x, y) if np.abs(x.scale).max() <= np.abs(y.scale).max() else (y, x)
     if not (fine.scale != 0).all():
         return None
-    scale = np.broadcast_to(fine.scale, np.broadcast_shapes(fine.scale.shape, coarse.scale.shape))
-    multiple = np.rint(coarse.scale / scale)
+    own = np.broadcast_to(fine.scale, np.broadcast_shapes(fine.scale.shape, coarse.scale.shape))
     bounds = z.builder.value(coarse.node).bounds.broadcast(coarse.shape)
-    low, high = (np.asarray(b, dtype=np.float64) for b in bounds.to_int64())
+    axes = varies_along(compact(own))
+    shared = tuple(axis for axis in range(len(x.shape)) if axis not in axes)  # one offset per scale: one table for all
+    ends = zip(bounds.to_int64(), (np.min, np.max), strict=True)
+    low, high = (end(b.astype(np.float64), axis=shared, keepdims=True) for b, end in ends)
     bits = [z.bits(tensor.node) for tensor in (x, y)]
     widest = max(*bits, z.settings.n_bits.op_inputs) + _SPARE_BITS if feeds_lookup else _WIDEST_SUM
-    if (np.abs(multiple) * np.maximum(np.abs(low), np.abs(high)) >= 2.0**widest).any():
-        return None
-    error = np.abs(coarse.scale - multiple * scale)
     total = np.asarray(z.floats(x), dtype=np.float64) + z.floats(y)
     allowed = np.ptp(total) / (2**z.settings.n_bits.op_inputs - 1) / 2
-    if not (error * (high - low) / 2 <= allowed).all():
+    for times in range(1, 2**_SPARE_BITS + 1):  # how much finer the sum is than the finer operand
+        scale = own / times
+        multiple = np.rint(coarse.scale / scale)
+        if (np.abs(multiple) * np.maximum(np.abs(low), np.abs(high)) >= 2.0**widest).any():
+            return None
+        if feeds_lookup and z.settings.rounding is None and _span(z, total, scale) >= 2.0**WIDEST_LOOKUP:
+            return None
+        if (np.abs(coarse.scale - multiple * scale) * (high - low) / 2 <= allowed).all():
+            break
+    else:
         return None
-    middle = compact((low + high) / 2)
+    if times > 1:
+        factor = np.full((1,) * len(x.shape), times)
+        fine = replace(fine, node=z.emit("multiply_constant", fine.node, value=factor))
+    middle = (low + high) / 2
     offset = fine.offset + coarse.offset + (coarse.scale - multiple * scale) * middle
     return _sum(z, fine, coarse, multiple.astype(np.int64), scale, offset)
+
+
+def _span(z: Quantizer, values: FloatArray, scale: FloatArray) -> float:
+    """Steps of `scale` in the widest range of values (n, *shape), margin included, of those that share a step."""
+    axes = varies_along(compact(scale))
+    shared = tuple(a for a in range(values.ndim) if a - 1 not in axes)
+    return float((np.ptp(values, axis=shared, keepdims=True)[0] / np.abs(scale)).max()) * (1 + 2 * z.settings.margin)
 
 
 def _sum(

@@ -1,6 +1,6 @@
 """Functions of one encrypted integer, composed: however long the chain of operators, it is one table in the end.
 
-The functions themselves are ONNX's reference implementations: in float64, in the graph's own integer types, on booleans.
+The functions themselves are ONNX's reference implementations: in float64, in the graph's integer types, on booleans.
 """
 
 from __future__ import annotations

@@ -116,12 +116,12 @@ class _Walk:
         bits = max(self.settings.n_bits.model_inputs, MIN_BITS)
         by_feature = len(shape) == 2 and shape[0] == 1 and info.name not in self.plan.uniform_inputs
         seen = x if kind != "b" else np.concatenate([np.zeros_like(x[:1]), np.ones_like(x[:1])])
-        counts = kind != "f" and np.ptp(seen, axis=0).max() < 2**bits  # no code may stand for half an integer
-        if by_feature and not counts:
-            seen = ColumnRange.of(x.reshape(len(x), -1), margin=self.settings.range_margin)
-            columns = UniformEncoder.from_range(seen, bits)
+        if by_feature:
+            margin = self.settings.range_margin if kind != "b" else 0.0
+            span = ColumnRange.of(seen.reshape(len(seen), -1), margin=margin)
+            columns = _table_encoder(span, bits, whole=kind != "f")
         else:
-            grid = observe(seen, bits, (1,) if by_feature else (), observer=self.settings.observer)
+            grid = observe(seen, bits, observer=self.settings.observer)
             parts = (flat(a, shape) for a in (grid.scale, grid.offset, grid.lo, grid.hi))
             columns = UniformEncoder(*parts)  # type: ignore[arg-type]
         encoder = TensorEncoder(info.name, shape[1:] if shape[:1] == (1,) else shape, shape, columns)
@@ -166,7 +166,7 @@ class _Walk:
             x = Encrypted(self.z.constant(np.zeros(value.shape, np.int64)), value.shape, np.ones_like(value), value)
         if not x.affine:
             x = self.z.lookup(x, self.settings.n_bits.model_outputs)
-        sign = np.sign(x.scale).astype(np.int64)
+        sign = np.asarray(np.sign(x.scale), dtype=np.int64)
         node = x.node if (sign == 1).all() else self.z.emit("multiply_constant", x.node, value=sign)
         scale = np.where(sign == 0, 1.0, np.abs(x.scale))
         decoder = UniformDecoder(flat(scale, x.shape), flat(x.offset, x.shape))
@@ -181,6 +181,15 @@ class _Walk:
         )
         weight_bits = {raw.nodes[node].name: bits for node, bits in self.z.weight_bits.items()}
         return QuantizedNetwork(tuple(self.encoders), normal(raw), tuple(decoders), weight_bits, raw, probes)
+
+
+def _table_encoder(span: ColumnRange, bits: int, *, whole: bool) -> UniformEncoder:
+    """One scale per feature; 1 where the features are integers by type, so that no code stands for half of one."""
+    low, high = np.floor(span.low), np.ceil(span.high)
+    if not whole or (high - low).max() >= 2**bits:
+        return UniformEncoder.from_range(span, bits)
+    centre = np.floor((low + high + 1) / 2)
+    return UniformEncoder(np.ones_like(low), centre, *(end.astype(np.int64) for end in (low - centre, high - centre)))
 
 
 def normal(program: Program) -> Program:

@@ -120,8 +120,7 @@ def accumulate(z: Quantizer, linear: LinearMap, *, feeds_lookup: bool) -> Encryp
     if not np.isfinite(largest).all():
         raise QuantizationError(f"{z.name}: weights times the range of its input overflow float64; rescale them")
     step = _steps(linear, 2 ** (bits - 1) - 1, per_tensor=z.settings.weights == "per_tensor")
-    planned = z.planned_bits(1)  # the op itself comes first, then the centred accumulator
-    weights, factor, top = _fit(z, linear, step, planned) if feeds_lookup else (_round(linear, step), None, 0)
+    weights, factor, top = _fit(z, linear, step) if feeds_lookup else (_round(linear, step), None, 0)
     node = z.emit(linear.op, linear.node, weights=weights, **linear.attributes)
     node, centre = z.settle(node, (linear.output_axis,), top)
     z.weight_bits[node] = bits
@@ -166,16 +165,16 @@ def _round(linear: LinearMap, step: FloatArray) -> IntArray:
     return rounded
 
 
-def _fit(z: Quantizer, linear: LinearMap, step: FloatArray, planned: int) -> tuple[IntArray, FloatArray | None, int]:
+def _fit(z: Quantizer, linear: LinearMap, step: FloatArray) -> tuple[IntArray, FloatArray | None, int]:
     """Integer weights whose sums fit what a lookup can read, the step of the sums, and the room for rounding up."""
     span = _span(z, linear, _round(linear, step))
     natural = int(np.ceil(np.log2(span.max() + 1.0)))
     rounding = z.settings.rounding
     target = rounding.n_bits if rounding else WIDEST_LOOKUP
-    if natural <= target and not planned > target:
+    if natural <= target:
         return _round(linear, step), None, 0
     if rounding:
-        width = min(max(planned, target, int(np.floor(np.log2(span.max() + 1.0)))), WIDEST_LOOKUP)
+        width = min(max(target, int(np.floor(np.log2(span.max() + 1.0)))), WIDEST_LOOKUP)
         top = 2 ** (width - target) if width > target else 0
     else:
         width, top = WIDEST_LOOKUP, 0

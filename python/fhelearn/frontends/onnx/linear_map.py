@@ -97,7 +97,7 @@ def _extents(value: Any) -> tuple[int, ...]:
     return tuple(extent.dim_value for extent in value.type.tensor_type.shape.dim)
 
 
-# -- one rule per operator: the result, or None if the node is no affine function of the input ---------------------------
+# -- one rule per operator: the result, or None if the node is no affine function of the input -------------------------
 
 _Rule = Callable[["NodeProto", dict[str, _Rows], dict[str, FloatArray]], "_Rows | None"]
 
@@ -107,7 +107,7 @@ def _gemm(node: NodeProto, known: dict[str, _Rows], constants: dict[str, FloatAr
     x, weights = known.get(node.input[0]), constants.get(node.input[1])
     if x is None or weights is None or weights.ndim != 2 or given.get("transA", 0):
         return None
-    product = (x @ (weights.T if given.get("transB", 0) else weights)) * given.get("alpha", 1.0)
+    product: _Rows = (x @ (weights.T if given.get("transB", 0) else weights)) * given.get("alpha", 1.0)
     if len(node.input) < 3 or not node.input[2]:
         return product
     bias = constants.get(node.input[2])

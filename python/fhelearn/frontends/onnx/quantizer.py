@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from fhelearn.exceptions import QuantizationError
+from fhelearn.frontends.onnx.reading import Reading, narrow
 from fhelearn.frontends.onnx.settings import WIDEST_LOOKUP, Settings
 from fhelearn.frontends.onnx.values import Clear, Encrypted, compact, of_rank, varies_along
-from fhelearn.ir import OPS, DeclaredBounds, Program, ProgramBuilder, region_widths
+from fhelearn.ir import OPS, DeclaredBounds, Program, ProgramBuilder, RegionType, region_widths
 from fhelearn.quantization.grids import Grid, observe
 from fhelearn.quantization.tables import lookup_table
 from fhelearn.typing import FloatArray, IntArray
@@ -43,12 +45,13 @@ class Plan:
     ----------
     uniform_inputs : frozenset of str
         Inputs that need one scale for all elements.
-    widths : mapping of (name, int) to int
-        Width of the region of a value, by the graph's node that it was emitted for and its number among those.
+    widths : mapping of (name, op, int) to RegionType
+        Type of the region of a value that is looked up, by the graph's node that it was emitted for, its op, and its
+        number among those.
     """
 
     uniform_inputs: frozenset[str] = frozenset()
-    widths: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    widths: Mapping[tuple[str, str, int], RegionType] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,6 +66,8 @@ class Quantizer:
         The graph's node that is being imported.
     exact : set of int
         Nodes that are never rounded: their integers are codes of pairs, or differences that are compared with 0.
+    maxima : set of int
+        Nodes whose regions hold differences that lookups read: an accumulator there would widen them.
     """
 
     settings: Settings
@@ -71,11 +76,13 @@ class Quantizer:
     builder: ProgramBuilder = field(default_factory=ProgramBuilder)
     weight_bits: dict[int, int] = field(default_factory=dict)
     exact: set[int] = field(default_factory=set)
+    maxima: set[int] = field(default_factory=set)
     _samples: list[IntArray] = field(default_factory=list)
-    _keys: list[tuple[str, int]] = field(default_factory=list)
-    _counts: dict[str, int] = field(default_factory=dict)
+    _keys: list[tuple[str, str, int]] = field(default_factory=list)
+    _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _copies: dict[int, int] = field(default_factory=dict)
     _lookups: dict[tuple[Any, ...], Encrypted] = field(default_factory=dict)
-    _rounded: dict[int, int] = field(default_factory=dict)
+    _readings: dict[int, Reading] = field(default_factory=dict)
     _broadcasts: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
 
     # -- the program ---------------------------------------------------------------------------------------------------
@@ -100,9 +107,9 @@ class Quantizer:
         return self._append(node, np.broadcast_to(value, (self.rows, *value.shape)))
 
     def _append(self, node: int, samples: IntArray) -> int:
-        number = self._counts.get(self.name, 0)
-        self._counts[self.name] = number + 1
-        self._keys.append((self.name, number))
+        kind = self.name, self.builder.nodes[node].op
+        self._keys.append((*kind, self._counts[kind]))
+        self._counts[kind] += 1
         self._samples.append(samples)
         return node
 
@@ -123,26 +130,16 @@ class Quantizer:
         """Width of a node's value."""
         return self.builder.value(node).bit_width
 
-    def region_bits(self, node: int) -> int:
-        """Width that the node's region will have, as far as is known."""
-        return max(self.bits(node), self.plan.widths.get(self._keys[node], 0))
-
-    def planned_bits(self, offset: int) -> int:
-        """Region width, in the earlier import, of the node that will be emitted after `offset` others; 0 if unknown."""
-        return self.plan.widths.get((self.name, self._counts.get(self.name, 0) + offset), 0)
-
     def next_plan(self, program: Program) -> Plan | None:
-        """What the next import must know, or None if this one's roundings fit the widths of their regions."""
-        if self.settings.rounding is None:
-            return None
+        """What the next import must know, or None if every lookup reads as few bits as it was meant to."""
         regions = region_widths(program)
-        wide = [
-            i
-            for i, node in enumerate(program.nodes)
-            if node.op == "round" and regions[i].bit_width - node.integer("lsbs") > self.settings.rounding.n_bits
-        ]
-        widths = {key: regions[i].bit_width for i, key in enumerate(self._keys)}
-        return Plan(self.plan.uniform_inputs, widths) if wide else None
+        wide = {
+            self._keys[base]: regions[base]
+            for base, reading in self._readings.items()
+            if regions[base].bit_width - reading.dropped > reading.bits
+        }
+        widths = {**self.plan.widths, **wide}
+        return Plan(self.plan.uniform_inputs, widths) if widths != self.plan.widths else None
 
     # -- static operations ---------------------------------------------------------------------------------------------
 
@@ -153,6 +150,8 @@ class Quantizer:
         if not x.affine and not x.uniform:
             x = self.lookup(x, self.settings.n_bits.op_inputs)
         node = self.emit(op, x.node, **attributes)
+        if x.node in self.maxima:
+            self.maxima.add(node)
         return x.moved(node, self.builder.value(node).shape, move)
 
     def reshape(self, x: Encrypted, shape: Sequence[int]) -> Encrypted:
@@ -194,8 +193,18 @@ class Quantizer:
             if x.source not in self.plan.uniform_inputs:
                 raise NonUniformInputError(x.source)
         if fits and self.bits(x.node) <= bits + _SLACK_BITS:
-            return x
+            return self._apart(x)
         return self.lookup(x, bits, axes if self.settings.activations == "per_channel" else ())
+
+    def _apart(self, x: Encrypted) -> Encrypted:
+        """The affine tensor `x`; maxima are looked up as they are, so that their differences stay narrow."""
+        if x.node not in self.maxima:
+            return x
+        if x.node not in self._copies:
+            bounds = self.builder.value(x.node).bounds
+            same = np.arange(bounds.minimum, bounds.maximum + 1, dtype=np.int64)
+            self._copies[x.node] = self.emit("table_lookup", x.node, lo=bounds.minimum, table=same)
+        return replace(x, node=self._copies[x.node])
 
     def lookup(self, x: Encrypted, bits: int, axes: Sequence[int] = ()) -> Encrypted:
         """`x` quantized to `bits` on a grid chosen from calibration data, by one lookup per element."""
@@ -211,18 +220,18 @@ class Quantizer:
 
     def lookup_on(self, x: Encrypted, grid: Grid) -> Encrypted:
         """`x` quantized on a given grid, by one lookup per element."""
-        base = self._for_lookup(x.node)
-        bounds = self.builder.value(base).bounds
+        reading = self._reading(x.node)
+        bounds = self.builder.value(reading.node).bounds
         lo, hi = bounds.minimum, bounds.maximum
         if hi - lo >= 2**WIDEST_TABLE:
             raise QuantizationError(
-                f"{self.name}: a lookup would read {self.bits(base)} bits, at most {WIDEST_TABLE} can be simulated and "
+                f"{self.name}: a lookup would read {bounds.bit_width} bits, at most {WIDEST_TABLE} can be simulated and "
                 "16 encrypted; set rounding_threshold_bits, lower n_bits, or use bounds='calibrated'"
             )
-        q = np.arange(lo, hi + 1, dtype=np.int64).reshape(-1, *(1,) * len(x.shape))
+        q = reading.original(np.arange(lo, hi + 1, dtype=np.int64)).reshape(-1, *(1,) * len(x.shape))
         with np.errstate(all="ignore"):
             values = np.array(x.at(q), dtype=np.float64)
-            self._refuse_poles(x, base, q, values)
+            self._refuse_poles(x, reading, q, values)
             values = self._defined(values)
         inner = np.broadcast_shapes(values.shape[1:], grid.scale.shape)
         flat = np.broadcast_to(values, (len(values), *inner)).reshape(len(values), -1).T
@@ -234,23 +243,28 @@ class Quantizer:
         table = lookup_table(lambda _: flat - offset, lo, hi, **spread).reshape(*inner, -1)
         if table.shape[:-1] == (1,) * len(inner):
             table = table.reshape(-1)
-        node = self.emit("table_lookup", base, lo=lo, table=table)
+        node = self.emit("table_lookup", reading.node, lo=lo, table=table)
         return Encrypted(node, x.shape, compact(grid.scale), compact(grid.offset), x.kind)
 
-    def _for_lookup(self, node: int) -> int:
-        """The node, rounded if it is wider than the settings say a lookup may read."""
-        rounding = None if node in self.exact else self.settings.rounding
-        lsbs = 0 if rounding is None else self.region_bits(node) - rounding.n_bits
-        if rounding is None or lsbs <= 0:
-            return node
-        if node not in self._rounded:
-            self._rounded[node] = self.emit("round", node, lsbs=lsbs, method=rounding.method)
-        return self._rounded[node]
+    def _reading(self, node: int) -> Reading:
+        """How lookups read a node; emitted once."""
+        if node not in self._readings:
+            rounding = None if node in self.exact else self.settings.rounding
+            self._readings[node] = narrow(self, node, self.plan.widths.get(self._keys[node]), rounding)
+        return self._readings[node]
 
     def finite(self, x: Encrypted) -> FloatArray:
-        """The elements on the calibration rows as floats. Raises QuantizationError if one is none."""
+        """The elements on the calibration rows as floats. Raises QuantizationError if one is none.
+
+        At the edge of a function's domain, rounding to the grid may have led out of it: the next integer then counts.
+        """
         with np.errstate(all="ignore"):
-            values = np.asarray(self.floats(x), dtype=np.float64)
+            values = np.array(self.floats(x), dtype=np.float64)
+            for step in (-1, 1):
+                lost = np.isnan(values)
+                if lost.any():
+                    beside = np.broadcast_to(x.at(self._samples[x.node] + step), values.shape)
+                    values = np.where(lost, beside, values)
         bad = ~np.isfinite(values)
         if bad.any():
             row = int(np.argwhere(bad)[0][0])
@@ -261,13 +275,14 @@ class Quantizer:
             )
         return values
 
-    def _refuse_poles(self, x: Encrypted, base: int, q: IntArray, values: FloatArray) -> None:
-        """Raise QuantizationError if an integer that the bounds of node `base` allow leads to a division by 0."""
+    def _refuse_poles(self, x: Encrypted, reading: Reading, q: IntArray, values: FloatArray) -> None:
+        """Raise QuantizationError if an integer that the bounds of what is read allow leads to a division by 0."""
         for pole in x.poles:
             bad = (np.asarray(pole.divisor(q)) == 0) & (pole.whole | ~np.isfinite(values))
             if not bad.any():
                 continue
-            low, high = self.builder.value(base).bounds.broadcast(x.shape).to_int64()
+            ends = self.builder.value(reading.node).bounds.broadcast(x.shape).to_int64()
+            low, high = (reading.original(end) for end in ends)
             if (bad & (q >= low) & (q <= high)).any():
                 raise QuantizationError(
                     f"{pole.where}: the encrypted divisor can be 0; keep it away from 0 for every input that can be "
@@ -368,6 +383,8 @@ class Quantizer:
             fewer = min(self.settings.n_bits.op_inputs, self.bits(x.node))
             x = self.lookup(x, fewer, kept if self.settings.activations == "per_channel" else ())
             result = self.narrowed(sums(x))
+        if x.node in self.maxima:
+            self.maxima.add(result.node)
         return result
 
 

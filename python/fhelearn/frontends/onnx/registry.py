@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -131,10 +131,13 @@ REMEDIES: dict[str, str] = {
 """By operator that has no handler, what users can do instead."""
 
 
-def imports(*op_types: str) -> Callable[[Handler], Handler]:
+_AnyHandler = TypeVar("_AnyHandler", bound=Handler)
+
+
+def imports(*op_types: str) -> Callable[[_AnyHandler], _AnyHandler]:
     """Register a handler for operators."""
 
-    def register(handler: Handler) -> Handler:
+    def register(handler: _AnyHandler) -> _AnyHandler:
         for op_type in op_types:
             OPERATORS[op_type] = handler
         return handler

@@ -150,7 +150,7 @@ def steps_of(offset: FloatArray, scale: FloatArray) -> IntArray | None:
     steps = offset / scale
     whole = np.rint(steps)
     exact = np.abs(steps - whole) <= 2.0**-40 * np.maximum(np.abs(whole), 1.0)
-    return whole.astype(np.int64) if (exact & (np.abs(whole) < 2.0**40)).all() else None
+    return np.asarray(whole, dtype=np.int64) if (exact & (np.abs(whole) < 2.0**40)).all() else None
 
 
 def varies_along(array: NDArray[Any]) -> tuple[int, ...]:

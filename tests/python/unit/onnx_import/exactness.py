@@ -39,3 +39,14 @@ def agree(model, samples, rng, how=PROVED, *, bound=0.0, rows=10):
 def lookups(network):
     """Table lookups per row."""
     return sum(int(np.prod(node.value.shape)) for node in network.program.nodes if node.op == "table_lookup")
+
+
+def decrypts_exactly(model, samples, rng, how):
+    """One row, really encrypted, gives the integers that the simulation gives."""
+    from fhelearn.backends.concrete import compile_program
+
+    network = imported(model, samples, how)
+    q = [each[:1] for each in codes(network, rng)]
+    circuit = compile_program(network.program)
+    circuit.keygen()
+    np.testing.assert_array_equal(network.dequantize(circuit.execute(q))[0], simulate(network, q)[0])

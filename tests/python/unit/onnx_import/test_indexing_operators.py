@@ -310,6 +310,22 @@ def test_rotated_features_are_read_by_a_linear_operator_without_a_lookup():
     assert cost(network.program).total_lookups == 0
 
 
+def test_any_number_of_inputs_may_turn_out_to_need_one_scale():
+    """Each import finds one of them."""
+    names = [f"x{i}" for i in range(9)]
+    model = build([node("Max", names, "y")], [value(name, (1, 2)) for name in names], ["y"])
+    network = imported(model, samples(model, np.random.default_rng(0), rows=3))
+    assert all(len(set(encoder.columns.scale)) == 1 for encoder in network.encoders)
+
+
+def test_the_codes_of_integer_features_are_integers():
+    model = build([node("Identity", "x", "y")], [value("x", (1, 3), np.int64)], [value("y", (1, 3), np.int64)])
+    network = imported(model, [np.array([[2020.0, -4, 0], [2031, 9, 0]])])
+    np.testing.assert_array_equal(network.encoders[0].columns.scale, 1)
+    np.testing.assert_array_equal(network.encoders[0].columns.minimum, [2020, -4, 0])
+    np.testing.assert_array_equal(network.encoders[0].columns.maximum, [2031, 9, 0])
+
+
 @pytest.mark.fhe
 def test_moved_elements_are_decrypted_exactly():
     from fhelearn.backends.concrete import CircuitOptions, compile_program

@@ -3,9 +3,20 @@ import pytest
 import torch
 
 from fhelearn.exceptions import UnsupportedOperatorError
+from fhelearn.ir import region_widths
 from fhelearn.onnx import export_torch
-from tests.python.unit.onnx_import.exactness import PROVED, agree, ints, lookups, whole_numbers
-from tests.python.unit.onnx_import.graphs import build, codes, floats, imported, node, one_node, settings, simulate, value
+from tests.python.unit.onnx_import.exactness import PROVED, agree, decrypts_exactly, ints, lookups, whole_numbers
+from tests.python.unit.onnx_import.graphs import (
+    build,
+    codes,
+    floats,
+    imported,
+    node,
+    one_node,
+    settings,
+    simulate,
+    value,
+)
 
 SEEDS = range(16)
 
@@ -47,7 +58,7 @@ def test_averages_over_windows_are_exact_and_need_no_lookup(seed):
 
 
 @pytest.mark.parametrize("op_type", ["AveragePool", "MaxPool"])
-def test_pools_of_data_away_from_zero_pad_as_onnx_says(op_type, rng=None):
+def test_pools_of_data_away_from_zero_pad_as_onnx_says(op_type):
     rng = np.random.default_rng(3)
     attributes = {"count_include_pad": 1} if op_type == "AveragePool" else {}
     model = one_node(op_type, [(1, 1, 5, 5)], kernel_shape=[3, 3], pads=[1, 1, 1, 1], **attributes)
@@ -76,11 +87,10 @@ def test_global_pools_are_exact(op_type, extents):
     assert lookups(network) == (0 if op_type == "GlobalAveragePool" else 3 * (size - 1))
 
 
-@pytest.mark.parametrize(("op_type", "attributes"), [("LpPool", {"kernel_shape": [2, 2]}), ("GlobalLpPool", {})])
 @pytest.mark.parametrize("p", [1, 2])
-def test_p_norms_over_windows_are_within_half_a_step_of_the_output(op_type, attributes, p):
+def test_p_norms_over_windows_are_within_half_a_step_of_the_output(p):
     rng = np.random.default_rng(6)
-    model = one_node(op_type, [(1, 2, 4, 4)], p=p, **attributes)
+    model = one_node("LpPool", [(1, 2, 4, 4)], p=p, kernel_shape=[2, 2])
     samples = whole_numbers(rng, 2, 4, 4, low=-15, high=15)  # squares have 8 bits: their grid is exact
     samples[2] = 0
     half = 0.0 if p == 1 else 0.5
@@ -92,9 +102,10 @@ def test_p_norms_over_windows_are_within_half_a_step_of_the_output(op_type, attr
     [
         # 8 rows of 4 pairs, then 4 x 4 pairs of these; directly 16 windows of 3 maxima: windows that share nothing.
         ((8, 8), {"kernel_shape": [2, 2], "strides": [2, 2]}, 32 + 16, 48),
-        # 3 wide: pairs of neighbours are shared by no more than what a third costs; 8 x 6 of 2, then 6 x 6 of 2.
-        ((8, 8), {"kernel_shape": [3, 3]}, 8 * 12 - 0 + 6 * 13, 36 * 8),
-        ((8,), {"kernel_shape": [4]}, 7 - 0 + 5, 5 * 3),
+        # Per row 6 pairs and 6 triples, in 8 rows, then in 6 columns.
+        ((8, 8), {"kernel_shape": [3, 3]}, 8 * 12 + 6 * 12, 36 * 8),
+        # 7 pairs of neighbours, which two windows share each, then 5 pairs of pairs.
+        ((8,), {"kernel_shape": [4]}, 7 + 5, 5 * 3),
         ((9,), {"kernel_shape": [3], "strides": [3]}, 6, 6),
         # Of the 8 x 8 elements only 6 x 6 are in a window.
         ((8, 8), {"kernel_shape": [2, 2], "strides": [3, 3]}, 6 * 3 + 3 * 3, 27),
@@ -139,8 +150,33 @@ def test_a_pool_that_would_be_too_wide_for_the_lookup_behind_it_is_quantized_fir
     model = build(nodes, [value("x", (1, 1, 8, 8))], ["y"], opset=21)
     network = imported(model, [rng.normal(size=(50, 1, 8, 8))], how)
     assert lookups(network) == 64 + 1
-    widths = [network.program.nodes[n.operands[0]].value.bit_width for n in network.program.nodes if n.op == "table_lookup"]
+    widths = [
+        network.program.nodes[n.operands[0]].value.bit_width for n in network.program.nodes if n.op == "table_lookup"
+    ]
     assert max(widths) <= 16
+
+
+def test_differences_of_maxima_stay_narrow_beside_the_accumulators_that_read_the_maxima():
+    rng = np.random.default_rng(13)
+    nodes = [
+        node("MaxPool", "x", "a", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", ["a", "w"], "b"),
+        node("Relu", "b", "y"),
+    ]
+    w = rng.normal(size=(8, 4, 2, 2)).astype(np.float32)
+    model = build(nodes, [value("x", (1, 4, 4, 4))], ["y"], {"w": w}, opset=21)
+    how = settings({"model_inputs": 5, "op_inputs": 5, "op_weights": 5})
+    network = imported(model, [rng.normal(size=(60, 4, 4, 4))], how)
+    simulate(network, codes(network, rng))
+    regions = region_widths(network.program)
+    widths = {}
+    for n in network.program.nodes:
+        if n.op == "table_lookup":
+            width = regions[n.operands[0]].bit_width
+            widths[width] = widths.get(width, 0) + int(np.prod(n.value.shape))
+    # 4 channels: 8 + 4 maxima and 4 copies of 5 bits read 6; the outputs read the accumulators.
+    assert widths.pop(6) == 4 * (8 + 4 + 4)
+    assert list(widths.values()) == [8]
 
 
 @pytest.mark.parametrize(
@@ -182,6 +218,17 @@ def test_pools_that_are_not_supported_name_the_node_and_a_remedy(op_type, shape,
 
 
 def test_indices_of_maxima_are_not_supported():
-    model = one_node("MaxPool", [(1, 1, 4)], outputs=2, kernel_shape=[2])
+    pool = node("MaxPool", "x", ["y", "at"], kernel_shape=[2])
+    model = build([pool], [value("x", (1, 1, 4))], ["y", value("at", (1, 1, 3), np.int64)], opset=21)
     with pytest.raises(UnsupportedOperatorError, match="Indices"):
         imported(model, [ints(np.random.default_rng(0), 4, 1, 4)])
+
+
+@pytest.mark.fhe
+def test_maxima_with_shared_parts_and_the_convolution_behind_them_are_decrypted_exactly():
+    rng = np.random.default_rng(14)
+    geometry = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+    nodes = [node("MaxPool", "x", "a", **geometry), node("Conv", ["a", "w"], "y")]
+    model = build(nodes, [value("x", (1, 1, 5, 5))], ["y"], {"w": ints(rng, 2, 1, 2, 2, most=1)}, opset=21)
+    how = settings({"model_inputs": 3, "op_inputs": 3, "op_weights": 3})
+    decrypts_exactly(model, [whole_numbers(rng, 1, 5, 5, low=-4, high=3)], rng, how)

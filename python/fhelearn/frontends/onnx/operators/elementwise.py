@@ -19,6 +19,7 @@ from fhelearn.frontends.onnx.compose import (
     evaluator,
     one_base,
     pole,
+    precise,
     result_kind,
     tensor_kind,
     together,
@@ -30,9 +31,9 @@ from fhelearn.onnx.forward import node_function
 
 UNARY = (
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Ceil", "Celu", "Clip", "Cos", "Cosh",
-    "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Not",
-    "PRelu", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign",
-    "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
+    "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish",
+    "Not", "PRelu", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus",
+    "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
 """Operators whose first input alone may be encrypted."""
 
@@ -178,6 +179,24 @@ def batch_normalization(z: Quantizer, node: GraphNode) -> Tensor:
     if x.affine:
         return combine.scaled(x, factor, shift)
     return composed(z, [x, factor, shift], lambda values: _of(values, 0) * _of(values, 1) + _of(values, 2), "f")
+
+
+@imports("OneHot")
+def one_hot(z: Quantizer, node: GraphNode) -> Tensor:
+    """A comparison of every index with every class: one lookup for each."""
+    x = node.encrypted(0, "the indices")
+    depth = int(node.clear(1, "the depth").item())
+    off, on = precise(node.clear(2, "the values"))  # type: ignore[misc]
+    rank = len(x.shape) + 1
+    axis = node.attributes.get("axis", -1) % rank
+    classes = np.arange(depth).reshape([depth if a == axis else 1 for a in range(rank)])
+    copies = z.reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
+
+    def chosen(values: Sequence[Clear | None]) -> Clear:
+        index = np.trunc(_of(values, 0))
+        return np.where(np.where(index < 0, index + depth, index) == _of(values, 1), on, off)
+
+    return composed(z, [copies, classes], chosen, tensor_kind(node.inputs[2]))
 
 
 # -- checks ------------------------------------------------------------------------------------------------------------

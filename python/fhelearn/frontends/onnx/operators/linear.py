@@ -36,7 +36,7 @@ def gemm(z: Quantizer, node: GraphNode) -> Tensor:
         return combine.scaled(product, 1.0, beta * np.asarray(c, dtype=np.float64))
     addend = combine.scaled(c if c.affine else z.operand(c), beta)
     ranked = z.reshape(addend, (1,) * (2 - len(c.shape)) + c.shape)
-    return combine.add(z, product, z.broadcast(ranked, product.shape))
+    return combine.add(z, product, z.broadcast(ranked, product.shape), feeds_lookup=node.feeds_lookup)
 
 
 @imports("MatMul")

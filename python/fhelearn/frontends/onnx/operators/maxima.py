@@ -74,6 +74,8 @@ def maxima(z: Quantizer, x: Encrypted, windows: Mapping[int, Sequence[Window]]) 
     order = min(permutations(reduced), key=lambda axes: _price(x.shape, axes, reduced, cuts))
     for axis in order:
         x = _along(z, x, axis, reduced[axis], cuts[axis])
+    if any(len(window) > 1 for along in reduced.values() for window in along):
+        z.maxima.add(x.node)
     return x
 
 

@@ -95,14 +95,6 @@ def global_average_pool(z: Quantizer, node: GraphNode) -> Tensor:
     return combine.scaled(total, 1.0 / prod(x.shape[2:]))
 
 
-@imports("GlobalLpPool")
-def global_lp_pool(z: Quantizer, node: GraphNode) -> Tensor:
-    """The p-norm over all spatial axes."""
-    x, axes = _spatial(node)
-    p = int(node.attributes.get("p", 2))
-    return _root(z.total(_power(x, p), axes, keepdims=True, feeds_lookup=True), p)
-
-
 @imports("GlobalMaxPool")
 def global_max_pool(z: Quantizer, node: GraphNode) -> Tensor:
     """The maximum over all spatial axes."""

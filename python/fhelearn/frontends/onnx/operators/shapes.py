@@ -18,7 +18,8 @@ from fhelearn.onnx.forward import node_function
 from fhelearn.typing import IntArray
 
 
-@imports( "DepthToSpace", "Expand", "Flatten", "GatherElements", "GatherND", "Reshape", "ReverseSequence",
+@imports(
+    "DepthToSpace", "Expand", "Flatten", "GatherElements", "GatherND", "Reshape", "ReverseSequence",
     "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Unsqueeze",
 )  # fmt: skip
 def moving(z: Quantizer, node: GraphNode) -> list[Tensor]:

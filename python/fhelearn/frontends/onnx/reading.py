@@ -1,0 +1,83 @@
+"""What a lookup reads of a value: as few bits as the value has, or as the settings allow.
+
+A value's encoding is as wide as its whole linear region. Multiplied by a power of two to that width it can be rounded to
+its own width for nothing, and exactly, because nothing lies between the multiples (so the method does not matter, and
+the free one is taken). Rounding to fewer bits than the value has is the user's choice, and is done by their method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fhelearn.frontends.onnx.settings import Rounding
+from fhelearn.ir import RegionType
+from fhelearn.typing import IntArray
+
+if TYPE_CHECKING:
+    from fhelearn.frontends.onnx.quantizer import Quantizer
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a value is read by lookups.
+
+    Attributes
+    ----------
+    node : int
+        What is looked up: ``rounded((q - centre) * 2**spare)`` of the value's integers q.
+    centre, spare : int
+    dropped : int
+        Low bits of the encoding that the lookup need not read.
+    bits : int
+        Bits that it is meant to read.
+    """
+
+    node: int
+    centre: int
+    spare: int
+    dropped: int
+    bits: int
+
+    def original(self, looked_up: IntArray) -> IntArray:
+        """The value's integers for those that are looked up."""
+        return (looked_up >> self.spare) + self.centre
+
+
+def narrow(z: Quantizer, node: int, region: RegionType | None, rounding: Rounding | None) -> Reading:
+    """Emit what lookups of `node` read.
+
+    Parameters
+    ----------
+    region : RegionType or None
+        Of the node, as far as an earlier import told.
+    rounding : Rounding or None
+    """
+    bounds = z.builder.value(node).bounds
+    lo, hi, width = bounds.minimum, bounds.maximum, bounds.bit_width
+    dropped = max(width - rounding.n_bits, 0) if rounding else 0
+    if dropped and hi - lo + 2**dropped >= 2**width:  # rounding up needs room at the top
+        width, dropped = width + 1, dropped + 1
+    signed = lo < 0 or (region is not None and region.signed)
+    centre = _centre(lo, hi, width, dropped, signed=signed)
+    spare = max(region.bit_width - width, 0) if region else 0
+    base = node
+    if centre:
+        node = z.emit("add_constant", node, value=np.array(-centre))
+    if spare:
+        node = z.emit("multiply_constant", node, value=np.array(2**spare))
+    if spare and (not dropped or (rounding and rounding.method == "exact")):
+        node = z.emit("round", node, lsbs=spare, method="approximate")
+    if dropped and rounding:
+        node = z.emit("round", node, lsbs=spare + dropped, method=rounding.method)
+    return Reading(node, centre, spare, spare + dropped if node != base else 0, width - dropped)
+
+
+def _centre(lo: int, hi: int, width: int, dropped: int, *, signed: bool) -> int:
+    """What to subtract so that [lo, hi], rounded up by at most ``2**dropped - 1``, fits `width` bits; 0 if it does."""
+    least = -(2 ** (width - 1)) if signed else 0
+    most = least + 2**width - 1
+    top = -(-hi // 2**dropped) * 2**dropped
+    return 0 if lo >= least and top <= most else lo - least

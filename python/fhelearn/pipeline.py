@@ -1,0 +1,465 @@
+"""Fitted pipelines, and estimators that have no class of their own here, on encrypted data.
+
+:func:`from_sklearn_model` decides once what is encrypted, by what it is given:
+
+1. A linear model of fhelearn behind steps that are one affine map (scalers, PCA, selection): the steps are multiplied
+   into the model's weights. The client encrypts raw features, the server computes one dot product.
+2. Another final step that fhelearn has a class for (trees, forests, networks; linear models behind other steps): the
+   client runs the steps before it in the clear, by the pipeline's own transformers, and encrypts what they give.
+3. Any other model that Hummingbird supports: its ONNX graph. What can run on clear values at the graph's two ends
+   stays with the client, an affine rest becomes a linear model, anything else a quantized network.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fhelearn.estimators.adapters import PlainFeatures
+from fhelearn.estimators.base import FHEMixin, float64
+from fhelearn.estimators.bits import parse_n_bits
+from fhelearn.estimators.build import _check_keywords
+from fhelearn.estimators.compiled import CompiledLinear, CompiledModel, CompileOptions
+from fhelearn.estimators.compiled_network import CompiledNetwork, NetworkModel
+from fhelearn.estimators.mixin import FHELinearMixin
+from fhelearn.estimators.network_mixin import DEFAULT_MARGIN, DEFAULT_ROUNDING, parse_network_bits
+from fhelearn.estimators.network_report import network_report
+from fhelearn.estimators.out_of_range import report_clipped
+from fhelearn.estimators.report import LinearReport, accuracy_figures, cost_figures
+from fhelearn.exceptions import LoweringError, ModelFormatError
+from fhelearn.frontends.linear import LinearMap, quantize_linear
+from fhelearn.frontends.onnx import Rounding, Settings, import_linear_or_network, linear_map
+from fhelearn.frontends.onnx.settings import BoundsMode
+from fhelearn.ir import Program
+from fhelearn.quantization.grids import ObserverName
+from fhelearn.quantization.uniform import ColumnRange
+from fhelearn.typing import FheMode, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["EncryptedPipeline", "from_sklearn_model"]
+
+_TRIED_ROWS = 100
+
+_ANSWERS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
+
+
+def from_sklearn_model(model: Any, X: Any, *, n_bits: Any = None, **compile_options: Any) -> EncryptedPipeline:
+    """Quantize a fitted pipeline or estimator and make its circuit; see the module's text for what is encrypted.
+
+    Parameters
+    ----------
+    model : fitted Pipeline or estimator
+        It is kept, not copied or changed.
+    X : array-like of shape (n, n_features), n >= 1
+        Rows like those to come, as the pipeline's first step takes them.
+    n_bits : default=None
+        As for the fhelearn class of the final step; models without one take what networks take (None: 12 to 16 bits
+        for what is one affine map).
+    **compile_options
+        Keyword arguments of that class's ``compile``, for instance `p_error`; models without one take those of
+        ``MLPClassifier.compile``, `rounding_threshold_bits` among them.
+
+    Returns
+    -------
+    EncryptedPipeline
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If `model` is not fitted.
+    TypeError
+        If an option is none of the final step's.
+    ValueError
+        If `X` does not fit the model.
+    QuantizationError, LoweringError
+        If the model, or the options, cannot be encrypted; says what to change.
+    BackendUnavailableError
+        An ImportError: models without a class of their own need Hummingbird and ONNX.
+    """
+    check_is_fitted(model)
+    before, last = (model[:-1], model[-1]) if isinstance(model, Pipeline) else (None, model)
+    before = before if before is not None and len(before) else None
+    own = _own_class(last)
+    if own is None:
+        return EncryptedPipeline(model, _of_graph(model, _rows(model, X), n_bits, **compile_options))
+    if before is None:
+        return EncryptedPipeline(
+            model, _Stepwise(None, own.from_sklearn_model(last, X, n_bits=n_bits, **compile_options))
+        )
+    affine = _affine_steps(before, X) if _takes_plain_features(own) else None
+    if affine is not None:
+        return EncryptedPipeline(model, _of_affine(model, X, own, last, affine, n_bits, **compile_options))
+    estimator = own.from_sklearn_model(last, before.transform(X), n_bits=n_bits, **compile_options)
+    return EncryptedPipeline(model, _Stepwise(before, estimator))
+
+
+class EncryptedPipeline:
+    """A fitted model that predicts on encrypted data; :func:`from_sklearn_model` makes it.
+
+    It has those of ``predict``, ``predict_proba``, ``predict_log_proba``, ``decision_function`` and ``transform`` that
+    can be computed from what is decrypted. Each takes ``fhe="disable"`` (the model itself), ``"simulate"`` or
+    ``"execute"``, and `n_jobs` and `progress` as the estimators do.
+
+    Attributes
+    ----------
+    model : Pipeline or estimator
+        As it was given.
+    """
+
+    def __init__(self, model: Any, route: _Route) -> None:
+        self.model = model
+        self._route = route
+
+    def _answer(self, method: str, X: Any, fhe: FheMode, n_jobs: int | None, progress: bool | None) -> Any:
+        _check_keywords(fhe, n_jobs, progress)
+        if fhe == "disable":
+            return getattr(self.model, method)(X)
+        return self._route.answer(method, X, fhe, n_jobs, progress)
+
+    @property
+    def program_(self) -> Program:
+        """The integer program."""
+        return self._route.compiled.program
+
+    @property
+    def fhe_circuit_(self) -> Any:
+        """The Concrete circuit: keys, encryption, cost."""
+        return self._route.compiled.circuit
+
+    @property
+    def onnx_model_(self) -> onnx.ModelProto:
+        """The whole model in ONNX, as Hummingbird writes it. Raises LoweringError where that cannot."""
+        return self._route.onnx_model(self.model)
+
+    def quantize_input(self, X: Any) -> IntArray:
+        """The integers that are encrypted for rows as the model takes them: int64, shaped as the program's input."""
+        return self._route.quantize(X)
+
+    def dequantize_output(self, q: IntArray) -> FloatArray:
+        """The floats that decrypted integers stand for, before the client's last steps. Shape (n, *outputs)."""
+        return self._route.dequantize(q)
+
+    def report(self, X: Any = None, y: Any = None) -> Any:
+        """What predictions on ciphertexts cost, and how closely they follow the model's.
+
+        Returns
+        -------
+        LinearReport, or the report of the final step's class, or NetworkReport for models without one
+        """
+        return self._route.report(self.model, X, y)
+
+
+def _method(name: str) -> Any:
+    def method(
+        self: EncryptedPipeline,
+        X: Any,
+        *,
+        fhe: FheMode = "disable",
+        n_jobs: int | None = None,
+        progress: bool | None = None,
+    ) -> Any:
+        return self._answer(name, X, fhe, n_jobs, progress)
+
+    method.__name__ = name
+    method.__qualname__ = f"EncryptedPipeline.{name}"
+    method.__doc__ = f"``{name}`` of the model, in the clear, simulated or on encrypted data."
+    return available_if(lambda self: name in self._route.methods)(method)
+
+
+for _name in _ANSWERS:
+    setattr(EncryptedPipeline, _name, _method(_name))
+
+
+# -- three ways --------------------------------------------------------------------------------------------------------
+
+
+class _Route(ABC):
+    """What is encrypted, and how answers follow from it.
+
+    Attributes
+    ----------
+    compiled : CompiledModel
+    methods : tuple of str
+        Those that can be answered.
+    """
+
+    compiled: CompiledModel
+    methods: tuple[str, ...]
+
+    @abstractmethod
+    def answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any: ...
+
+    @abstractmethod
+    def quantize(self, X: Any) -> IntArray: ...
+
+    @abstractmethod
+    def dequantize(self, q: IntArray) -> FloatArray: ...
+
+    @abstractmethod
+    def report(self, model: Any, X: Any, y: Any) -> Any: ...
+
+    def onnx_model(self, model: Any) -> onnx.ModelProto:
+        from fhelearn.onnx import export_sklearn
+
+        return export_sklearn(model, np.zeros((1, model.n_features_in_)))
+
+
+class _Stepwise(_Route):
+    """The steps before the last in the clear, then the last."""
+
+    def __init__(self, before: Any, estimator: Any) -> None:
+        self.before, self.estimator = before, estimator
+        self.methods = tuple(name for name in _ANSWERS if name != "transform" and hasattr(estimator, name))
+
+    @property
+    def compiled(self) -> CompiledModel:  # type: ignore[override]
+        return self.estimator._fhe_state()  # type: ignore[no-any-return]
+
+    def prepared(self, X: Any) -> Any:
+        return X if self.before is None else self.before.transform(X)
+
+    def answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any:
+        return getattr(self.estimator, method)(self.prepared(X), fhe=fhe, n_jobs=n_jobs, progress=progress)
+
+    def quantize(self, X: Any) -> IntArray:
+        return self.estimator.quantize_input(self.prepared(X))  # type: ignore[no-any-return]
+
+    def dequantize(self, q: IntArray) -> FloatArray:
+        return self.estimator.dequantize_output(q)  # type: ignore[no-any-return]
+
+    def report(self, model: Any, X: Any, y: Any) -> Any:
+        return self.estimator.report(None if X is None else self.prepared(X), y)
+
+
+class _Affine(_Route):
+    """One dot product of raw features; `estimator` turns its scores into answers."""
+
+    compiled: CompiledLinear
+
+    def __init__(self, model: Any, estimator: Any, compiled: CompiledLinear) -> None:
+        self.model, self.estimator, self.compiled = model, estimator, compiled
+        self.methods = tuple(name for name in _ANSWERS if name != "transform" and hasattr(estimator, name))
+
+    def scores(self, X: Any, fhe: str, n_jobs: int | None = None, progress: bool | None = None) -> FloatArray:
+        q = self.compiled.encode(_rows(self.model, X), stacklevel=5)
+        if fhe == "simulate":
+            return self.compiled.decode(self.compiled.simulate(q, n_jobs=n_jobs))
+        return self.compiled.decode(self.compiled.execute(q, n_jobs=n_jobs, progress=progress))
+
+    def answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any:
+        return self.estimator._fhe_from_scores(method, self.scores(X, fhe, n_jobs, progress))
+
+    def quantize(self, X: Any) -> IntArray:
+        return self.compiled.encode(_rows(self.model, X), stacklevel=3)
+
+    def dequantize(self, q: IntArray) -> FloatArray:
+        return self.compiled.decode(q)
+
+    def report(self, model: Any, X: Any, y: Any) -> LinearReport:
+        figures = cost_figures(self.compiled)
+        if X is not None:
+            _, below, above = self.compiled.quantized.encoder.quantize_counting(_rows(self.model, X))
+            scores = self.scores(X, "simulate")
+            view = self.estimator._fhe_adapter.view(self.estimator, scores.shape[1])
+            figures |= accuracy_figures(model, X, y, view.predict(scores), view, scores)
+            figures["clipped"] = int(below.sum() + above.sum())
+        return LinearReport(estimator=type(self.estimator).__name__, **figures)
+
+
+class _Graph(_Route):
+    """The model's ONNX graph."""
+
+    compiled: CompiledNetwork
+
+    def __init__(self, model: Any, compiled: CompiledNetwork, answered: Mapping[str, _Answer]) -> None:
+        self.model, self.compiled, self.answered = model, compiled, answered
+        self.methods = tuple(answered)
+
+    def answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any:
+        q = [self.encoded(X, 5)]
+        if fhe == "simulate":
+            integers = self.compiled.simulate(q, n_jobs=n_jobs)
+        else:
+            integers = self.compiled.run_encrypted(q, n_jobs=n_jobs, progress=progress)
+        return self.answered[method](self.compiled.decode(integers))
+
+    def encoded(self, X: Any, stacklevel: int) -> IntArray:
+        encoder = self.compiled.network.quantized.encoders[0]
+        (rows,) = self.compiled.network.preprocess([_rows(self.model, X)])
+        q, below, above = encoder.columns.quantize_counting(rows.reshape(len(rows), -1))
+        if (below + above).any():
+            names = [f"feature {j}" for j in range(encoder.columns.n_features)]
+            report_clipped(encoder.columns, names, below, above, len(rows), self.compiled.options, stacklevel)
+        return q.reshape(len(q), *encoder.shape)
+
+    def quantize(self, X: Any) -> IntArray:
+        return self.encoded(X, 4)
+
+    def dequantize(self, q: IntArray) -> FloatArray:
+        return self.compiled.network.quantized.dequantize([q])[0]
+
+    def report(self, model: Any, X: Any, y: Any) -> Any:
+        return network_report(self.compiled, None if X is None else [_rows(self.model, X)])
+
+    def onnx_model(self, model: Any) -> onnx.ModelProto:
+        return self.compiled.network.model
+
+
+# -- making them -------------------------------------------------------------------------------------------------------
+
+
+def _rows(model: Any, X: Any) -> FloatArray:
+    """`X` as the model's first step would check it, float64, dense, shape (n, n_features)."""
+    return float64(validate_data(model, X, reset=False, accept_sparse="csr", dtype="numeric", order="C"))
+
+
+def _own_class(estimator: Any) -> type[FHEMixin] | None:
+    """The fhelearn class of an estimator, if there is one."""
+    if isinstance(estimator, FHEMixin):
+        return type(estimator)
+    parts = type(estimator).__module__.split(".")
+    module = parts[1] if parts[0] == "sklearn" and len(parts) > 1 else parts[0]
+    try:
+        found = getattr(import_module(f"fhelearn.{module}"), type(estimator).__name__, None)
+    except ModuleNotFoundError:
+        return None
+    ours = isinstance(found, type) and issubclass(found, FHEMixin) and found._fhe_base is type(estimator)
+    return found if ours else None
+
+
+def _takes_plain_features(own: type[FHEMixin]) -> bool:
+    """Whether the class multiplies its features as they are by its weights."""
+    return issubclass(own, FHELinearMixin) and getattr(type(own._fhe_adapter), "prepare", None) is PlainFeatures.prepare
+
+
+def _affine_steps(steps: Pipeline, X: Any) -> LinearMap | None:
+    """The affine map that fitted transformers are, or None if they are not seen to be one.
+
+    Whether they are is read from their graph, whose weights are float32; the map itself is taken from the transformers,
+    in float64: what they give at the middle of the data, and what changes with every feature across its range.
+    """
+    from fhelearn.onnx import export_sklearn
+    from fhelearn.onnx.cleanup import clean
+
+    try:
+        x = _rows(steps, X)
+        if linear_map(clean(export_sklearn(steps, X), cut=False).body) is None:
+            return None
+    except (LoweringError, ModelFormatError, ImportError, ValueError):
+        return None  # the steps run in the clear, and say themselves what is wrong with X
+
+    def given(points: FloatArray) -> Any:
+        return points if getattr(steps, "feature_names_in_", None) is None else type(X)(points, columns=list(X.columns))
+
+    middle, span = x.mean(axis=0), np.ptp(x, axis=0)
+    span = np.where(span > 0, span, np.maximum(np.abs(middle), 1.0))
+    base, *moved = float64(steps.transform(given(np.concatenate([middle[None], middle + np.diag(span)]))))
+    weights = (np.array(moved) - base) / span[:, None]
+    # Hummingbird leaves out what its library's release did not know (MinMaxScaler's `clip`), so the map is tried, on
+    # the data and far outside of it, to half the digits of float64.
+    far = np.concatenate([x[:_TRIED_ROWS], *(middle + times * np.diag(span) for times in (-10.0, 0.3, 10.0))])
+    expected = float64(steps.transform(given(far)))
+    error = np.abs(base + (far - middle) @ weights - expected).max(initial=0.0)
+    if not error <= np.sqrt(np.finfo(np.float64).eps) * max(np.abs(expected).max(initial=0.0), np.abs(base).max()):
+        return None
+    return LinearMap(weights, base - middle @ weights)
+
+
+def _of_affine(
+    model: Any,
+    X: Any,
+    own: Any,
+    last: Any,
+    steps: LinearMap,
+    n_bits: Any,
+    *,
+    p_error: float | None = None,
+    global_p_error: float | None = None,
+    security_level: int = 128,
+    range_margin: float = 0.1,
+    on_out_of_range: Literal["warn", "error"] = "warn",
+) -> _Affine:
+    options = CompileOptions(p_error, global_p_error, security_level, on_out_of_range)
+    estimator = own._fhe_adopt(last, n_bits)
+    after = own._fhe_adapter.linear_map(last)
+    whole = LinearMap(steps.weights @ after.weights, steps.intercept @ after.weights + after.intercept)
+    quantized = quantize_linear(
+        whole, ColumnRange.of(_rows(model, X), margin=range_margin), parse_n_bits(estimator.n_bits)
+    )
+    names = getattr(model, "feature_names_in_", None)
+    names = [f"feature {j}" for j in range(len(steps.weights))] if names is None else list(names)
+    compiled = CompiledLinear(quantized, options, estimator.n_bits, (), names)
+    compiled.prepare_circuit()
+    return _Affine(model, estimator, compiled)
+
+
+def _of_graph(
+    model: Any,
+    x: FloatArray,
+    n_bits: Any,
+    *,
+    p_error: float | None = None,
+    global_p_error: float | None = None,
+    security_level: int = 128,
+    rounding_threshold_bits: int | Mapping[str, Any] | None = DEFAULT_ROUNDING,
+    bounds: BoundsMode = "calibrated",
+    margin: float = DEFAULT_MARGIN,
+    observer: ObserverName = "minmax",
+    range_margin: float = 0.1,
+    on_out_of_range: Literal["warn", "error"] = "warn",
+) -> _Graph:
+    from fhelearn.onnx import export_sklearn
+
+    options = CompileOptions(p_error, global_p_error, security_level, on_out_of_range)
+    bits, linear_bits = parse_network_bits(n_bits)
+    settings = Settings(bits, Rounding.of(rounding_threshold_bits), bounds, margin, observer, range_margin=range_margin)
+    quantize = partial(import_linear_or_network, bits=linear_bits)
+    graph = export_sklearn(model, x)
+    compiled = CompiledNetwork(NetworkModel.of(graph, [x], settings, quantize=quantize), options, n_bits)
+    if len(compiled.program.inputs) != 1:
+        raise LoweringError(
+            f"{type(model).__name__}: what is left to encrypt of its graph has {len(compiled.program.inputs)} inputs, "
+            "at most 1 is possible here; use fhelearn.torch.compile_onnx_model"
+        )
+    compiled.prepare_circuit()
+    return _Graph(model, compiled, _answers(model, [output.name for output in graph.graph.output], x))
+
+
+_Answer = Callable[[Sequence[Any]], Any]
+"""From the graph's outputs to the answer of a method."""
+
+
+def _answers(model: Any, outputs: Sequence[str], x: FloatArray) -> dict[str, _Answer]:
+    """How the model's methods follow from its graph's outputs; see `export_sklearn` for these."""
+    methods: dict[str, _Answer] = {}
+    if "label" in outputs:
+        label, scores = outputs.index("label"), outputs.index("scores")
+        methods["predict"] = partial(_labels, model, label)
+        kind = "predict_proba" if hasattr(model, "predict_proba") else "decision_function"
+        methods[kind] = partial(_shaped, scores, getattr(model, kind)(x[:1]))
+        return methods
+    kind = "predict" if hasattr(model, "predict") else "transform"
+    return {kind: partial(_shaped, 0, getattr(model, kind)(x[:1]))}
+
+
+def _labels(model: Any, index: int, outputs: Sequence[Any]) -> Any:
+    found = np.asarray(outputs[index]).ravel()
+    return model.classes_[found.astype(np.int64)] if hasattr(model, "classes_") else found
+
+
+def _shaped(index: int, example: Any, outputs: Sequence[Any]) -> Any:
+    """An output in the shape and type of the model's own answer."""
+    values = np.asarray(outputs[index])
+    like = np.asarray(example.toarray() if hasattr(example, "toarray") else example)
+    values = values.reshape(len(values), *like.shape[1:])
+    return np.rint(values).astype(like.dtype) if like.dtype.kind in "iu" else values.astype(like.dtype, copy=False)

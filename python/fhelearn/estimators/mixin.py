@@ -63,6 +63,11 @@ class FHEScoresMixin(FHEMixin):
         ) -> IntArray:
             """What the program returns, simulated or decrypted."""
 
+    def __dir__(self) -> list[str]:
+        # scikit-learn's own lists what the instance has, and reads every attribute to know: this one would start torch
+        # and Hummingbird, and raise where they are missing or do not know the class. Notebooks list before they show.
+        return [name for name in object.__dir__(self) if name != "onnx_model_" and hasattr(self, name)]
+
     def _fhe_encode(self, compiled: Any, X: Any) -> IntArray:
         return self._fhe_codes(compiled, self._fhe_prepared(X), 3)
 

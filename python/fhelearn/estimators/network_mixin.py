@@ -47,9 +47,8 @@ if TYPE_CHECKING:
 #     7, 7, 7 bits, to 6 bits                        0.992, 0.993, 0.974      -0.009    -0.005   2353    1925
 #     7, 7, 7 bits, to 7 bits                        0.992, 0.995, 0.981      -0.005    -0.006   4855    4918
 #
-# Exact rounding costs little more than approximate, and keeps "execute" equal to "simulate". Weights coarse enough
-# for 6-bit sums without rounding cost half as much (763 for a neuron with 4-bit features) and lose the labels: 0.97, 0.52,
-# 0.10.
+# Exact rounding costs little more than approximate, and keeps "execute" equal to "simulate". Weights coarse enough for
+# 6-bit sums without rounding cost half as much (763 a neuron, 4-bit features), and lose labels: 0.97, 0.52, 0.10.
 DEFAULT_BITS = NBits(model_inputs=4, op_inputs=5, op_weights=7, model_outputs=5)
 DEFAULT_ROUNDING = 6
 
@@ -128,7 +127,7 @@ class FHENetworkMixin(FHEScoresMixin):
         train = cls.__dict__.get("partial_fit")
         if train is not None and cls._fhe_base is not None:
             # As in scikit-learn, whether it exists depends on the solver.
-            cls.partial_fit = available_if(lambda self: getattr(super(cls, self), "partial_fit"))(train)  # type: ignore[attr-defined]  # noqa: B009
+            setattr(cls, "partial_fit", available_if(partial(_inherits, cls, "partial_fit"))(train))  # noqa: B010
 
     def compile(
         self: Self,
@@ -287,6 +286,11 @@ def parse_network_bits(n_bits: Any) -> tuple[NBits, BitWidths | None]:
     plain = {key: int(value) if isinstance(value, np.integer) else value for key, value in parts.items()}
     bits = NBits.of(plain)
     return bits, BitWidths(max(bits.model_inputs, 2), bits.op_weights)
+
+
+def _inherits(cls: type, name: str, instance: Any) -> bool:
+    """Whether what `cls` mixes into has a method for this very instance; raises or answers as scikit-learn does."""
+    return getattr(super(cls, instance), name) is not None
 
 
 def _require_onnx() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,20 +55,45 @@ def lookup_price(bit_width: int) -> int:
     return PRICE_PER_LOOKUP[widest] * int(_WIDE_FACTOR ** (bit_width - widest))
 
 
-def cost(program: Program) -> Cost:
-    """Count what one row of `program` needs.
+class LookupCount(NamedTuple):
+    """How many lookups of a width a node needs per row."""
 
-    An exact `round` is counted as one lookup per element and removed bit, at the operand's width; products and
-    maxima as the lookups they expand to, on operands one bit wider.
+    node: int
+    bit_width: int
+    lookups: int
+
+
+def lookup_counts(program: Program) -> list[LookupCount]:
+    """The lookups of a program, in order, at the width of what they read: its region's, less rounded bits.
+
+    An exact `round` needs one lookup per element and removed bit, each on what is left, an approximate one none;
+    products and maxima are counted as the lookups they expand to, on operands one bit wider.
     """
-    widths = region_widths(program)
-    lookups: Counter[int] = Counter()
-    for node in program.nodes:
-        values = [program.nodes[i].value for i in node.operands]
-        count = OPS[node.op].lookups(values, node.attributes)
+    regions = region_widths(program)
+    removed: list[int] = []
+    counts: list[LookupCount] = []
+    for index, node in enumerate(program.nodes):
+        before = min((removed[i] for i in node.operands), default=0)
+        removed.append(before if OPS[node.op].kind == "static" else 0)
+        width = regions[node.operands[0]].bit_width if node.operands else 0
+        if node.op == "round":
+            removed[index] = max(before, node.integer("lsbs"))
+            if node.attributes["method"] == "exact":
+                bits = range(width - before, width - removed[index], -1)
+                counts += [LookupCount(index, max(b, 1), node.value.size) for b in bits]
+            continue
+        count = OPS[node.op].lookups([program.nodes[i].value for i in node.operands], node.attributes)
         if count:
             extra = 1 if node.op in ("multiply", "maximum") else 0
-            lookups[widths[node.operands[0]].bit_width + extra] += count
+            counts.append(LookupCount(index, max(width - before, 1) + extra, count))
+    return counts
+
+
+def cost(program: Program) -> Cost:
+    """Count what one row of `program` needs; see :func:`lookup_counts`."""
+    lookups: Counter[int] = Counter()
+    for _, bits, count in lookup_counts(program):
+        lookups[bits] += count
     price = sum(lookup_price(bits) * count for bits, count in lookups.items())
     return Cost(dict(sorted(lookups.items())), sum(_products(node) for node in program.nodes), price)
 

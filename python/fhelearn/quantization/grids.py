@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fhelearn.exceptions import QuantizationError
 from fhelearn.typing import FloatArray, IntArray
@@ -19,7 +20,7 @@ from fhelearn.typing import FloatArray, IntArray
 ObserverName: TypeAlias = Literal["minmax", "percentile", "mse"]
 
 PERCENTILE = 99.9
-"""Share of the values, in percent, between the ends that the percentile observer takes (half of the rest beyond each)."""
+"""Percent of the values between the ends that the percentile observer takes; half of the rest lies beyond each."""
 
 _MSE_SHRINKS = np.linspace(1.0, 0.3, 29)
 """Parts of the full range that the mean-squared-error observer tries."""
@@ -48,7 +49,8 @@ class Grid:
     def quantize(self, x: FloatArray) -> IntArray:
         """The nearest point, half to even, clipped to the ends. x: any shape that the grid broadcasts to, no NaN."""
         q = np.rint((np.asarray(x, dtype=np.float64) - self.offset) / self.scale)
-        return np.clip(q, self.lo, self.hi).astype(np.int64)
+        clipped: IntArray = np.clip(q, self.lo, self.hi).astype(np.int64)
+        return clipped
 
 
 def observe(
@@ -78,7 +80,7 @@ def observe(
     Returns
     -------
     Grid
-        Its arrays have the rank of `shape`. Where all values are integers and ``2**bits`` points suffice, its step is 1.
+        Its arrays have the rank of `shape`. If all values are integers and ``2**bits`` points suffice, its step is 1.
 
     Raises
     ------
@@ -103,8 +105,8 @@ def observe(
     if not np.isfinite(high - low).all():
         raise QuantizationError("the range of the values overflows float64; rescale the data")
     integers = (np.rint(channels) == channels).all(axis=1)
-    grid = _grid(low, high, bits, integers)
-    return Grid(*(array.reshape(shape) for array in grid))
+    scale, offset, lo, hi = _grid(low, high, bits, integers)
+    return Grid(scale.reshape(shape), offset.reshape(shape), lo.reshape(shape), hi.reshape(shape))
 
 
 def _ends(channels: FloatArray, bits: int, observer: ObserverName) -> tuple[FloatArray, FloatArray]:
@@ -118,14 +120,14 @@ def _ends(channels: FloatArray, bits: int, observer: ObserverName) -> tuple[Floa
     return low, high
 
 
-def _least_squares(
-    channels: FloatArray, low: FloatArray, high: FloatArray, bits: int
-) -> tuple[FloatArray, FloatArray]:
+def _least_squares(channels: FloatArray, low: FloatArray, high: FloatArray, bits: int) -> tuple[FloatArray, FloatArray]:
     best = np.full(len(low), np.inf)
     ends = low.copy(), high.copy()
     integers = (np.rint(channels) == channels).all(axis=1)
     for part in _MSE_SHRINKS:
-        grid = Grid(*(array[:, np.newaxis] for array in _grid(low * part, high * part, bits, integers)))
+        scale, offset, lo, hi = _grid(low * part, high * part, bits, integers)
+        column = (slice(None), np.newaxis)
+        grid = Grid(scale[column], offset[column], lo[column], hi[column])
         error = ((grid.quantize(channels) * grid.scale + grid.offset - channels) ** 2).mean(axis=1)
         better = error < best
         best = np.where(better, error, best)
@@ -134,7 +136,7 @@ def _least_squares(
 
 
 def _grid(
-    low: FloatArray, high: FloatArray, bits: int, integers: np.ndarray
+    low: FloatArray, high: FloatArray, bits: int, integers: NDArray[np.bool_]
 ) -> tuple[FloatArray, FloatArray, IntArray, IntArray]:
     """Scale, offset, lo and hi per channel."""
     codes = 2**bits - 1

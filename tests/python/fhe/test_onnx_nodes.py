@@ -8,15 +8,18 @@ from fhelearn.testing import assert_bit_exact
 from tests.python.fhe.shared_keys import with_keys
 from tests.python.onnx_node_tests import CLAIMED
 from tests.python.onnx_nodes.cases import WITHOUT_DATA
-from tests.python.onnx_nodes.executed import rows, small_program, smallest_case
+from tests.python.onnx_nodes.executed import any_codes, small_program, smallest_case
 
 pytestmark = pytest.mark.fhe
 
 
+def assert_execution_equals_the_engine(op_type: str) -> None:
+    quantized = small_program(smallest_case(op_type))
+    program, q = quantized.network.program, any_codes(quantized)
+    circuit = with_keys(compile_program(program, CircuitOptions(batch_size=1)))
+    assert_bit_exact(circuit.execute(q), NativeEngine(program).run(q, on_overflow="wrap"), program)
+
+
 @pytest.mark.parametrize("op_type", sorted(CLAIMED - WITHOUT_DATA))
 def test_decrypted_answers_are_those_of_the_engine(op_type: str) -> None:
-    quantized = small_program(smallest_case(op_type))
-    program = quantized.network.program
-    q = rows(quantized)
-    circuit = with_keys(compile_program(program, CircuitOptions(batch_size=2)))
-    assert_bit_exact(circuit.execute(q), NativeEngine(program).run(q, on_overflow="wrap"), program)
+    assert_execution_equals_the_engine(op_type)

@@ -35,7 +35,9 @@ class Quantized:
         rows = case.samples
         if parts.before is not None:
             forward = _forward(parts.before)
-            rows = [np.stack(column) for column in zip(*(forward(*row) for row in zip(*rows, strict=True)), strict=True)]
+            rows = [
+                np.stack(column) for column in zip(*(forward(*row) for row in zip(*rows, strict=True)), strict=True)
+            ]
         return cls(case, parts, import_network(parts.body, [np.asarray(r, dtype=np.float64) for r in rows], settings))
 
     def decoded(self, outputs: Sequence[NDArray]) -> list[NDArray]:
@@ -60,8 +62,10 @@ def assert_near_the_float_model(quantized: Quantized) -> None:
     expected = evaluate(network.program, q)
     engine = NativeEngine(network.program)
     assert_equal(engine.run(q), expected, case.name)
-    corners = [np.stack([np.broadcast_to(b, e.columns.lo.shape).reshape(e.shape) for b in (e.columns.lo, e.columns.hi)])
-               for e in network.encoders]
+    corners = [
+        np.stack([np.broadcast_to(b, e.columns.lo.shape).reshape(e.shape) for b in (e.columns.lo, e.columns.hi)])
+        for e in network.encoders
+    ]
     assert_equal(
         engine.run(corners, on_overflow="wrap"), evaluate(network.program, corners, on_overflow="wrap"), case.name
     )
@@ -97,9 +101,13 @@ def _wanted(case: Case, x: Sequence[NDArray], scales: Sequence[float]) -> list[N
     """The float model's outputs; one step beside where rounding to the grid led out of a function's domain."""
     result = None
     for step in (0, -1, 1):
-        shifted = [as_declared(each + step * s, i) for each, s, i in zip(x, scales, case.model.graph.input, strict=True)]
+        shifted = [
+            as_declared(each + step * s, i) for each, s, i in zip(x, scales, case.model.graph.input, strict=True)
+        ]
         outputs = [np.asarray(y, dtype=np.float64) for y in _forward(case.model)(*shifted)]
-        result = outputs if result is None else [np.where(np.isnan(y), o, y) for y, o in zip(result, outputs, strict=True)]
+        result = (
+            outputs if result is None else [np.where(np.isnan(y), o, y) for y, o in zip(result, outputs, strict=True)]
+        )
     return result
 
 

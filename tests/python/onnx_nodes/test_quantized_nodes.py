@@ -11,6 +11,7 @@ from tests.python.onnx_nodes.cases import WITHOUT_DATA, Case, cases
 from tests.python.onnx_nodes.laws import Quantized, assert_near_the_float_model, cleaned, settings
 from tests.python.onnx_nodes.refused import NOT_EXPRESSIBLE, refused
 
+
 def imported(case: Case, bounds: str) -> Quantized:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

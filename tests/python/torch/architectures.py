@@ -357,8 +357,8 @@ def unet() -> nn.Module:
     """Down, up by repetition, and beside what was there before."""
     down = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2))
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), Branches(nn.Identity(), down), nn.Conv2d(16, 8, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(8, 2, 1),
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), Branches(nn.Identity(), down),
+        nn.Conv2d(16, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1),
     )  # fmt: skip
 
 

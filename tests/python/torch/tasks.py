@@ -45,7 +45,7 @@ class Task:
 
 
 def gratings(channels: int = 3, noise: float = 1.4) -> Task:
-    """Stripes of four directions and any phase, shape (channels, 8, 8): which direction?"""
+    """Stripes of four directions and any phase, shape (channels, 8, 8); which direction is to be told."""
     rng = np.random.default_rng(11)
     n = TRAINING_ROWS + HELD_OUT_ROWS
     y = rng.integers(0, 4, n)
@@ -63,7 +63,7 @@ clear_grey_gratings = partial(gratings, channels=1, noise=0.3)
 
 
 def waves() -> Task:
-    """Sines of four frequencies and any phase in two channels, shape (2, 32): which frequency?"""
+    """Sines of four frequencies and any phase in two channels, shape (2, 32); which frequency is to be told."""
     rng = np.random.default_rng(12)
     n = TRAINING_ROWS + HELD_OUT_ROWS
     y = rng.integers(0, 4, n)
@@ -81,7 +81,7 @@ def _prototypes(classes: int, size: int) -> NDArray[np.float64]:
 
 
 def patterns() -> Task:
-    """Eight fixed images under noise, shape (1, 12, 12): which one?"""
+    """Eight fixed images under noise, shape (1, 12, 12); which one is to be told."""
     rng = np.random.default_rng(14)
     y = rng.integers(0, 8, TRAINING_ROWS + HELD_OUT_ROWS)
     x = _prototypes(8, 12)[y][:, np.newaxis]
@@ -89,7 +89,7 @@ def patterns() -> Task:
 
 
 def noisy_patterns() -> Task:
-    """Eight fixed images under noise, shape (1, 8, 8): give the image; scored by which one the answer is nearest to."""
+    """Eight fixed images under noise, shape (1, 8, 8); the image is to be given, scored by which it is nearest to."""
     rng = np.random.default_rng(15)
     prototypes = _prototypes(8, 8)[:, np.newaxis].astype(np.float32)
     clean = prototypes[rng.integers(0, 8, TRAINING_ROWS + HELD_OUT_ROWS)]
@@ -105,7 +105,7 @@ def noisy_patterns() -> Task:
 
 
 def blobs() -> Task:
-    """A bright square somewhere in noise, shape (1, 8, 8): which pixels are it? Labels (8, 8)."""
+    """A bright square somewhere in noise, shape (1, 8, 8); its pixels are to be told, labels (8, 8)."""
     rng = np.random.default_rng(16)
     n = TRAINING_ROWS + HELD_OUT_ROWS
     low = rng.integers(0, 5, (n, 2, 1))

@@ -24,7 +24,7 @@ def test_layers_share_all_lookups_of_the_program_and_their_price(name, method):
     assert sum(layer.share for layer in report.layers) == pytest.approx(1.0 if report.lookups else 0.0)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "attention"])
+@every_network
 @pytest.mark.parametrize("method", ["exact", "approximate"])
 def test_lookups_have_the_widths_that_the_back_end_compiles(name, method):
     program = quantized(name, method=method).program

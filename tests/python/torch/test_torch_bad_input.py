@@ -227,7 +227,7 @@ def test_operators_that_cannot_be_encrypted_are_all_named():
 
 
 def test_accumulators_that_are_too_wide_name_the_layer_and_what_to_pass():
-    m = build_quantized_module(module("mlp"), ROWS, n_bits=8)
+    m = build_quantized_module(module("mlp"), ROWS, n_bits=8, rounding_threshold_bits=None)
     with pytest.raises(
         ParametersNotFoundError,
         match=r"layer '/module/module\.2/Gemm' looks up 16 bits.*rounding_threshold_bits=\{\"n_bits\": 6, \"method\": "
@@ -235,7 +235,7 @@ def test_accumulators_that_are_too_wide_name_the_layer_and_what_to_pass():
     ):
         m.compile()
     with pytest.raises(LoweringError, match=r"looks up 10 bits.*rounding_threshold_bits=\{"):
-        compile_torch_model(module("mlp"), ROWS, n_bits=5)
+        compile_torch_model(module("mlp"), ROWS, n_bits=5, rounding_threshold_bits=None)
     with pytest.raises(ParametersNotFoundError, match=r"layer '.*Gemm' needs \d+ bits; pass a smaller n_bits"):
         compile_torch_model(module("mlp"), ROWS, n_bits=12, rounding_threshold_bits=APPROXIMATE)
     assert not m.is_compiled

@@ -87,9 +87,21 @@ def of_difference(z: Quantizer, x: Encrypted, y: Encrypted, function: Callable[[
     """
     x, y = on_common_grid(z, x, y)
     steps = _steps(x.offset, x.scale) - _steps(y.offset, x.scale)
-    difference = _sum(z, x, y, -1, np.ones_like(x.scale), steps.astype(np.float64))
-    z.exact.add(difference.node)
-    return difference.mapped(function, "b")
+    return _exactly(z, z.emit("sub", x.node, y.node), steps).mapped(function, "b")
+
+
+def of_count(z: Quantizer, x: Encrypted, y: Encrypted, function: Callable[[Clear], Clear]) -> Encrypted:
+    """A function, with booleans as values, of how many of two booleans are true; exact."""
+    x, y = on_common_grid(z, x, y)
+    steps = _steps(x.offset + y.offset, x.scale)
+    return _exactly(z, z.emit("add", x.node, y.node), steps).mapped(function, "b")
+
+
+def _exactly(z: Quantizer, node: int, steps: IntArray) -> Encrypted:
+    """Integers of few bits plus `steps`, to be looked up as they are: neither rounded nor cut to what was seen."""
+    z.exact.add(node)
+    shape = z.builder.value(node).shape
+    return Encrypted(node, shape, np.ones((1,) * len(shape)), steps.astype(np.float64))
 
 
 def of_pair(
@@ -218,7 +230,7 @@ def _common_scale(z: Quantizer, x: Encrypted, y: Encrypted) -> float:
             scale = float(tensor.scale.item())
             small = scale == np.rint(scale) and scale <= fresh if whole else scale <= 2 * fresh
             if small and span <= scale * 2 ** (bits + 1):
-                return float(scale)
+                return scale
     return fresh
 
 
@@ -283,11 +295,8 @@ def _sum(
 ) -> Encrypted:
     """``scale (q_x + multiple q_y) + offset``, its integers centred and no wider than they must be."""
     factor = np.asarray(multiple, dtype=np.int64)
-    if factor.ndim == 0 and factor == -1:
-        node = z.emit("sub", x.node, y.node)
-    else:
-        other = y.node if (factor == 1).all() else z.emit("multiply_constant", y.node, value=factor)
-        node = z.emit("add", x.node, other)
+    other = y.node if (factor == 1).all() else z.emit("multiply_constant", y.node, value=factor)
+    node = z.emit("add", x.node, other)
     scale = np.broadcast_to(scale, np.broadcast_shapes(scale.shape, offset.shape))
     kind = x.kind if x.kind == y.kind == "i" else "f"
     return z.narrowed(Encrypted(node, x.shape, compact(scale), compact(np.asarray(offset)), kind))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fhelearn.exceptions import QuantizationError, UnsupportedOperatorError
+from fhelearn.exceptions import UnsupportedOperatorError
 from fhelearn.frontends.onnx.network import Probe, QuantizedNetwork, TensorDecoder, TensorEncoder, flat
 from fhelearn.frontends.onnx.quantizer import NonUniformInputError, Plan, Quantizer
 from fhelearn.frontends.onnx.registry import ANY_REMEDY, OPERATORS, REMEDIES, GraphNode
@@ -123,7 +123,7 @@ class _Walk:
         else:
             grid = observe(seen, bits, observer=self.settings.observer)
             parts = (flat(a, shape) for a in (grid.scale, grid.offset, grid.lo, grid.hi))
-            columns = UniformEncoder(*parts)  # type: ignore[arg-type]
+            columns = UniformEncoder(*parts)
         encoder = TensorEncoder(info.name, shape[1:] if shape[:1] == (1,) else shape, shape, columns)
         self.encoders.append(encoder)
         node = self.z.input(encoder.quantize(x), columns.lo.reshape(shape), columns.hi.reshape(shape))
@@ -215,7 +215,7 @@ def _reaches_outputs_only(graph: GraphProto) -> frozenset[str]:
     for proto in reversed(graph.node):
         for name in proto.output:
             users = consumers.get(name, [])
-            if all(u.op_type in _LEVELLED and all(o in found for o in u.output) for u in users):
-                if users or name in outputs:
-                    found.add(name)
+            onwards = all(u.op_type in _LEVELLED and all(o in found for o in u.output) for u in users)
+            if onwards and (users or name in outputs):
+                found.add(name)
     return frozenset(found)

@@ -34,8 +34,8 @@ def linear_map(body: ModelProto) -> LinearMap | None:
     LinearMap or None
         In float64, from the graph's weights as they are stored: a single `Gemm` gives its very weights. None unless the
         graph has one input and one output, of shapes (1, n_features) and (1, n_scores), and every node is `Gemm` or
-        `MatMul` with constant weights, `Add`, `Sub`, `Mul` or `Div` with a constant, `Neg`, `Identity` or a `Cast` to
-        float32 or float64 (whose rounding has no counterpart in integers).
+        `MatMul` with constant weights, `Add`, `Sub`, `Mul` or `Div` with a constant, `Neg`, `Identity`, `Gather`,
+        `Slice` or `Concat` of columns, or a `Cast` to float32 or float64 (integers have no such rounding).
     """
     import onnx
 
@@ -43,8 +43,8 @@ def linear_map(body: ModelProto) -> LinearMap | None:
     extents = [_extents(value) for value in (*graph.input, *graph.output)]
     if len(extents) != 2 or any(len(shape) != 2 or shape[0] != 1 for shape in extents) or not extents[0][1]:
         return None
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor).astype(np.float64) for tensor in graph.initializer
-                 if onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).kind == "f"}  # fmt: skip
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    constants = {name: a.astype(np.float64 if a.dtype.kind == "f" else a.dtype) for name, a in stored.items()}
     n = extents[0][1]
     known: dict[str, _Rows] = {graph.input[0].name: np.eye(n + 1)[:, 1:]}
     for node in graph.node:
@@ -105,7 +105,7 @@ _Rule = Callable[["NodeProto", dict[str, _Rows], dict[str, FloatArray]], "_Rows 
 def _gemm(node: NodeProto, known: dict[str, _Rows], constants: dict[str, FloatArray]) -> _Rows | None:
     given = _attributes(node)
     x, weights = known.get(node.input[0]), constants.get(node.input[1])
-    if x is None or weights is None or weights.ndim != 2 or given.get("transA", 0):
+    if x is None or weights is None or not _is_matrix(weights) or given.get("transA", 0):
         return None
     product: _Rows = (x @ (weights.T if given.get("transB", 0) else weights)) * given.get("alpha", 1.0)
     if len(node.input) < 3 or not node.input[2]:
@@ -116,7 +116,7 @@ def _gemm(node: NodeProto, known: dict[str, _Rows], constants: dict[str, FloatAr
 
 def _matmul(node: NodeProto, known: dict[str, _Rows], constants: dict[str, FloatArray]) -> _Rows | None:
     x, weights = known.get(node.input[0]), constants.get(node.input[1])
-    return None if x is None or weights is None or weights.ndim != 2 else x @ weights
+    return None if x is None or weights is None or not _is_matrix(weights) else x @ weights
 
 
 def _add(node: NodeProto, known: dict[str, _Rows], constants: dict[str, FloatArray]) -> _Rows | None:
@@ -170,6 +170,31 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
+def _gather(node: NodeProto, known: dict[str, _Rows], constants: dict[str, FloatArray]) -> _Rows | None:
+    x, indices = known.get(node.input[0]), constants.get(node.input[1])
+    if x is None or indices is None or indices.ndim != 1 or _attributes(node).get("axis", 0) not in (1, -1):
+        return None
+    return np.take(x, indices.astype(np.int64), axis=1)
+
+
+def _slice(node: NodeProto, known: dict[str, _Rows], constants: dict[str, FloatArray]) -> _Rows | None:
+    x, given = known.get(node.input[0]), [constants.get(name) for name in node.input[1:]]
+    if x is None or len(given) < 3 or any(array is None or array.size != 1 for array in given):
+        return None
+    start, stop, axis, step = [int(array.item()) for array in given if array is not None] + [1] * (4 - len(given))
+    return x[:, start:stop:step] if axis in (1, -1) and step > 0 else None
+
+
+def _concatenate(node: NodeProto, known: dict[str, _Rows], _: dict[str, FloatArray]) -> _Rows | None:
+    if not all(name in known for name in node.input) or _attributes(node)["axis"] not in (1, -1):
+        return None
+    return np.concatenate([known[name] for name in node.input], axis=1)
+
+
+def _is_matrix(constant: FloatArray) -> bool:
+    return constant.dtype.kind == "f" and constant.ndim == 2
+
+
 def _plus(x: _Rows, constant: FloatArray) -> _Rows | None:
     if not _is_row(x, constant):
         return None
@@ -180,7 +205,12 @@ def _plus(x: _Rows, constant: FloatArray) -> _Rows | None:
 
 def _is_row(x: _Rows, constant: FloatArray) -> bool:
     """Whether a constant broadcasts against (1, k) without making it larger."""
-    return constant.ndim <= 2 and constant.size in (1, x.shape[1]) and constant.shape[-1:] in ((), (constant.size,))
+    return (
+        constant.dtype.kind == "f"
+        and constant.ndim <= 2
+        and constant.size in (1, x.shape[1])
+        and constant.shape[-1:] in ((), (constant.size,))
+    )
 
 
 _RULES: dict[str, _Rule] = {
@@ -193,4 +223,7 @@ _RULES: dict[str, _Rule] = {
     "Neg": _negate,
     "Identity": _same,
     "Cast": _to_float,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Concat": _concatenate,
 }

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fhelearn.ir import OPS, Program, from_bytes, region_widths, to_bytes
+from fhelearn.ir import Program, from_bytes, to_bytes
+from fhelearn.ir.cost import lookup_counts
 from fhelearn.quantization.uniform import UniformDecoder, UniformEncoder
 from fhelearn.typing import FloatArray, IntArray
 
@@ -129,7 +131,7 @@ class QuantizedNetwork:
         return [decoder.dequantize(q) for decoder, q in zip(self.decoders, outputs, strict=True)]
 
 
-def flat(array: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+def flat(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """`array` broadcast to `shape`, flattened."""
     return np.broadcast_to(array, shape).ravel()
 
@@ -165,25 +167,6 @@ def layers_of(program: Program) -> tuple[str, ...]:
 
 
 def lookup_groups(program: Program) -> list[LookupGroup]:
-    """The lookups of a program without products of encrypted values, in order.
-
-    An approximate `round` needs none; an exact one needs, per element and removed bit, one on what is left.
-    """
-    layers, regions = layers_of(program), region_widths(program)
-    removed: list[int] = []
-    groups: list[LookupGroup] = []
-    for index, node in enumerate(program.nodes):
-        spec = OPS[node.op]
-        before = min((removed[i] for i in node.operands), default=0)
-        removed.append(before if spec.kind == "static" else 0)
-        width = regions[index if node.op == "round" else node.operands[0]].bit_width if node.operands else 0
-        if node.op == "round":
-            removed[index] = max(before, node.integer("lsbs"))
-            if node.attributes["method"] == "exact":
-                bits = range(width - before, width - removed[index], -1)
-                groups += [LookupGroup(index, layers[index], b, node.value.size) for b in bits]
-            continue
-        count = spec.lookups([program.nodes[i].value for i in node.operands], node.attributes)
-        if count:
-            groups.append(LookupGroup(index, layers[index], max(width - before, 1), count))
-    return groups
+    """The lookups of a program, in order, with the layers they belong to."""
+    layers = layers_of(program)
+    return [LookupGroup(node, layers[node], bits, count) for node, bits, count in lookup_counts(program)]

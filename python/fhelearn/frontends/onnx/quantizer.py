@@ -89,9 +89,7 @@ class Quantizer:
 
     def input(self, samples: IntArray, lo: IntArray, hi: IntArray) -> int:
         """Emit an input of the samples' shape ``(n, *shape)``."""
-        return self._append(
-            self.builder.emit("input", shape=samples.shape[1:], lo=lo, hi=hi, name=self.name), samples
-        )
+        return self._append(self.builder.emit("input", shape=samples.shape[1:], lo=lo, hi=hi, name=self.name), samples)
 
     def emit(self, op: str, *operands: int, declared: DeclaredBounds | None = None, **attributes: Any) -> int:
         """Emit a node, named after the graph's node, and compute its integers on the calibration rows."""
@@ -143,9 +141,7 @@ class Quantizer:
 
     # -- static operations ---------------------------------------------------------------------------------------------
 
-    def static(
-        self, x: Encrypted, op: str, move: Callable[[FloatArray], FloatArray], **attributes: Any
-    ) -> Encrypted:
+    def static(self, x: Encrypted, op: str, move: Callable[[FloatArray], FloatArray], **attributes: Any) -> Encrypted:
         """Apply a static op of the program; `move` is the same on arrays of the tensor's shape."""
         if not x.affine and not x.uniform:
             x = self.lookup(x, self.settings.n_bits.op_inputs)
@@ -225,22 +221,24 @@ class Quantizer:
         lo, hi = bounds.minimum, bounds.maximum
         if hi - lo >= 2**WIDEST_TABLE:
             raise QuantizationError(
-                f"{self.name}: a lookup would read {bounds.bit_width} bits, at most {WIDEST_TABLE} can be simulated and "
-                "16 encrypted; set rounding_threshold_bits, lower n_bits, or use bounds='calibrated'"
+                f"{self.name}: a lookup would read {bounds.bit_width} bits, at most {WIDEST_TABLE} can be simulated "
+                "and 16 encrypted; set rounding_threshold_bits, lower n_bits, or use bounds='calibrated'"
             )
-        q = reading.original(np.arange(lo, hi + 1, dtype=np.int64)).reshape(-1, *(1,) * len(x.shape))
+        step = 2**reading.dropped  # what lies between its multiples is never read
+        q = reading.original(np.arange(lo, hi + 1, step, dtype=np.int64)).reshape(-1, *(1,) * len(x.shape))
         with np.errstate(all="ignore"):
             values = np.array(x.at(q), dtype=np.float64)
             self._refuse_poles(x, reading, q, values)
             values = self._defined(values)
         inner = np.broadcast_shapes(values.shape[1:], grid.scale.shape)
         flat = np.broadcast_to(values, (len(values), *inner)).reshape(len(values), -1).T
-        spread = {
+        spread: dict[str, Any] = {
             name: np.broadcast_to(array, inner).ravel()
             for name, array in (("output_scale", grid.scale), ("output_lo", grid.lo), ("output_hi", grid.hi))
         }
         offset = np.broadcast_to(grid.offset, inner).reshape(-1, 1)
-        table = lookup_table(lambda _: flat - offset, lo, hi, **spread).reshape(*inner, -1)
+        table = lookup_table(lambda _: flat - offset, 0, len(q) - 1, **spread).reshape(*inner, -1)
+        table = np.repeat(table, step, axis=-1)[..., : hi - lo + 1]
         if table.shape[:-1] == (1,) * len(inner):
             table = table.reshape(-1)
         node = self.emit("table_lookup", reading.node, lo=lo, table=table)
@@ -256,11 +254,11 @@ class Quantizer:
     def finite(self, x: Encrypted) -> FloatArray:
         """The elements on the calibration rows as floats. Raises QuantizationError if one is none.
 
-        At the edge of a function's domain, rounding to the grid may have led out of it: the next integer then counts.
+        At the edge of a function's domain, rounding to the grid may have led out of it: half a step beside then counts.
         """
         with np.errstate(all="ignore"):
             values = np.array(self.floats(x), dtype=np.float64)
-            for step in (-1, 1):
+            for step in (-0.5, 0.5):
                 lost = np.isnan(values)
                 if lost.any():
                     beside = np.broadcast_to(x.at(self._samples[x.node] + step), values.shape)
@@ -290,7 +288,7 @@ class Quantizer:
                 )
 
     def _defined(self, values: FloatArray) -> FloatArray:
-        """`values` (integers, *elements), the nearest number where a function gives NaN: no calibration row is there."""
+        """`values` (integers, *elements), the nearest number where a function gives NaN, where no row is."""
         bad = np.isnan(values)
         if not bad.any():
             return values
@@ -342,7 +340,7 @@ class Quantizer:
         return settled, centre.reshape(shape)
 
     def narrowed(self, x: Encrypted) -> Encrypted:
-        """An affine tensor whose integers are a sum: centred and declared to be what was seen, where that saves bits."""
+        """An affine tensor whose integers are a sum, centred and declared to be what was seen, if that saves bits."""
         if self.settings.bounds != "calibrated":
             return x
         axes = varies_along(x.scale)

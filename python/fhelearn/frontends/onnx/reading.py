@@ -1,8 +1,9 @@
 """What a lookup reads of a value: as few bits as the value has, or as the settings allow.
 
-A value's encoding is as wide as its whole linear region. Multiplied by a power of two to that width it can be rounded to
-its own width for nothing, and exactly, because nothing lies between the multiples (so the method does not matter, and
-the free one is taken). Rounding to fewer bits than the value has is the user's choice, and is done by their method.
+A value's encoding is as wide as its whole linear region. Multiplied by a power of two to that width it can be rounded
+to its own width for nothing, and exactly, because nothing lies between the multiples (so the method does not matter,
+and the free one is taken). Rounding to fewer bits than the value has is the user's choice, and is done by their
+method.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class GraphNode:
         return value
 
     def integers(self, position: int, name: str) -> tuple[int, ...] | None:
-        """Integers that ONNX keeps in the input `position` in newer opsets, in the attribute `name` in older; or None."""
+        """Integers of the input `position` (newer opsets) or of the attribute `name` (older ones); or None."""
         if self.has(position):
             return tuple(int(v) for v in self.clear(position, name).ravel())
         given = self.attributes.get(name)

@@ -64,7 +64,8 @@ class Encrypted:
     shape : tuple of int
         As in the graph, with its batch axis (of extent 1).
     scale, offset : ndarray of float64
-        Of the tensor's rank, compact, broadcastable to it. A scale may be negative or zero. Meaningless beside a function.
+        Of the tensor's rank, compact, broadcastable to it. A scale may be negative or zero. Without meaning beside a
+        function.
     kind : str
         What ONNX says the elements are, by NumPy's letter: "f" floats, "i" integers, "b" booleans.
     function : Function or None
@@ -107,7 +108,7 @@ class Encrypted:
         return Encrypted(self.node, self.shape, one, 0 * one, kind, composed)
 
     def moved(self, node: int, shape: tuple[int, ...], move: Callable[[FloatArray], FloatArray]) -> Encrypted:
-        """The tensor after a static operation `move` on its elements, which made `node`; affine or uniform ones only."""
+        """The tensor, affine or uniform, after a static operation `move` on its elements, which made `node`."""
 
         def moved(array: FloatArray) -> FloatArray:
             if array.size == 1:
@@ -130,7 +131,7 @@ def as_kind(x: Clear, kind: str) -> Clear:
 
 
 def kind_of(dtype: Any) -> str:
-    """ "f", "i" or "b" for a NumPy dtype."""
+    """The kind of a NumPy dtype: "f", "i" or "b"."""
     return {"u": "i"}.get(np.dtype(dtype).kind, np.dtype(dtype).kind)
 
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from fhelearn.ir import cost
 from fhelearn.onnx import export_torch
 from tests.python.unit.onnx_import.graphs import assert_exact
 
-torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
 

@@ -344,13 +344,7 @@ def _comparison(function: Callable[[Clear], Clear]) -> Pair:
 def _logical(function: Callable[[Clear], Clear]) -> Pair:
     """A function of the number of true operands."""
 
-    def counted(z: Quantizer, node: GraphNode, x: Encrypted, y: Encrypted) -> Encrypted:
-        truths = (t if t.affine else z.lookup(t, 1) for t in (x, y))
-        total = combine.add(z, *truths)
-        z.exact.add(total.node)
-        return total.mapped(lambda count: function(np.rint(count)), "b")
-
-    return counted
+    return lambda z, node, x, y: combine.of_count(z, x, y, function)
 
 
 def _either(z: Quantizer, condition: Encrypted, a: Tensor, b: Tensor, kind: str) -> Encrypted:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks.render import ROOT, replace
 from fhelearn.backends.concrete import is_available
 from tests.python.fhe.test_onnx_nodes import assert_execution_equals_the_engine
 from tests.python.onnx_node_tests import CLAIMED, NodeTest
-from tests.python.onnx_nodes.cases import AT_THE_CLIENT, WITHOUT_DATA, single_node_tests, variants
+from tests.python.onnx_nodes.cases import AT_THE_CLIENT, WITHOUT_DATA, Case, single_node_tests, variants
 from tests.python.onnx_nodes.laws import (
     Quantized,
     assert_forward_as_recorded,
@@ -23,10 +24,10 @@ _HEAD = """\
 |---|---|---|---|
 """
 _FOOT = """
-Node tests of the ONNX project whose model is that operator: *forward*, the NumPy forward gives the recorded outputs;
-*quantized*, some variant of encrypted inputs, at 8 bits and with proved and calibrated bounds, comes as near to the float
-model as the scales allow, and engine and reference agree bit for bit; *executed*, a small one of them gives on ciphertexts
-exactly what the engine says ("client": cut off the end of the model and computed after decryption).
+Node tests of the ONNX project whose model is that operator. *Forward*: the NumPy forward gives the recorded outputs.
+*Quantized*: some variant of encrypted inputs, at 8 bits, with proved and with calibrated bounds, comes as near to the
+float model as the scales allow, and engine and reference agree bit for bit. *Executed*: a small one of them gives on
+ciphertexts exactly what the engine says ("client": it is cut off the model's end and computed after decryption).
 """
 
 
@@ -47,12 +48,11 @@ def _forward_passes(test: NodeTest) -> bool:
 
 
 def _quantized_passes(test: NodeTest) -> bool:
-    def law(case: object, bounds: str) -> None:
+    def law(case: Case, bounds: str) -> None:
         assert_near_the_float_model(Quantized.of(case, cleaned(case), settings(8, bounds=bounds)))
 
     return any(
-        all(_holds(lambda case=case, bounds=bounds: law(case, bounds)) for bounds in ("proved", "calibrated"))
-        for case in variants(test)
+        all(_holds(partial(law, case, bounds)) for bounds in ("proved", "calibrated")) for case in variants(test)
     )
 
 

@@ -26,7 +26,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fhelearn.estimators.adapters import PlainFeatures
 from fhelearn.estimators.base import FHEMixin, float64
 from fhelearn.estimators.bits import parse_n_bits
-from fhelearn.estimators.build import _check_keywords
+from fhelearn.estimators.build import check_keywords
 from fhelearn.estimators.compiled import CompiledLinear, CompiledModel, CompileOptions
 from fhelearn.estimators.compiled_network import CompiledNetwork, NetworkModel
 from fhelearn.estimators.mixin import FHELinearMixin
@@ -121,7 +121,7 @@ class EncryptedPipeline:
         self._route = route
 
     def _answer(self, method: str, X: Any, fhe: FheMode, n_jobs: int | None, progress: bool | None) -> Any:
-        _check_keywords(fhe, n_jobs, progress)
+        check_keywords(fhe, n_jobs, progress)
         if fhe == "disable":
             return getattr(self.model, method)(X)
         return self._route.answer(method, X, fhe, n_jobs, progress)

@@ -149,7 +149,7 @@ def _method(cls: Any, base: Any, name: str) -> Any:
     def method(
         self: Any, X: Any, *args: Any, fhe: str = "disable", n_jobs: Any = None, progress: Any = None, **kwargs: Any
     ) -> Any:
-        _check_keywords(fhe, n_jobs, progress)
+        check_keywords(fhe, n_jobs, progress)
         if fhe == "disable":
             return getattr(super(cls, self), name)(X, *args, **kwargs)
         try:
@@ -174,7 +174,7 @@ def _method(cls: Any, base: Any, name: str) -> Any:
     return method
 
 
-def _check_keywords(fhe: Any, n_jobs: Any, progress: Any) -> None:
+def check_keywords(fhe: Any, n_jobs: Any, progress: Any) -> None:
     """Refuse values of the added keywords that no mode takes."""
     if not isinstance(fhe, str) or fhe not in ("disable", "simulate", "execute"):
         raise ValueError(f'fhe must be "disable", "simulate" or "execute", got {fhe!r}')

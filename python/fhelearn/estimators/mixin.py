@@ -6,6 +6,7 @@ What it shares with other families that turn features into scores is a mix-in of
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -66,7 +67,9 @@ class FHEScoresMixin(FHEMixin):
     def __dir__(self) -> list[str]:
         # scikit-learn's own lists what the instance has, and reads every attribute to know: this one would start torch
         # and Hummingbird, and raise where they are missing or do not know the class. Notebooks list before they show.
-        return [name for name in object.__dir__(self) if name != "onnx_model_" and hasattr(self, name)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # as scikit-learn's own does
+            return [name for name in object.__dir__(self) if name != "onnx_model_" and hasattr(self, name)]
 
     def _fhe_encode(self, compiled: Any, X: Any) -> IntArray:
         return self._fhe_codes(compiled, self._fhe_prepared(X), 3)

@@ -148,53 +148,44 @@ class FHENetworkMixin(FHEScoresMixin):
         Parameters
         ----------
         X : array-like of shape (n, n_features), n >= 1
-            Calibration data: rows like those to come, for instance the training data. Each feature gets its own scale.
-        p_error : float, default=None
-            Probability, in [2**-128, 1), that one table lookup goes wrong; None is 2**-40.
-        global_p_error : float, default=None
-            Probability that any lookup of a row goes wrong; give this or `p_error`, not both.
+            Calibration data: rows like those to come. Each feature gets its own scale.
+        p_error, global_p_error : float, default=None
+            Probability, in [2**-128, 1), that one table lookup, or any of a row, goes wrong. None: 2**-40 for one.
         security_level : int, default=128
             In bits.
         rounding_threshold_bits : int, dict or None, default=6
-            Neurons' sums are rounded to so many bits, 2 to 8, before their activation function is looked up; a lookup
-            costs about twice as much with every bit. ``{"n_bits": 6, "method": "approximate"}`` rounds for free, but
-            sums near the middle of two steps go to either at random: "execute" then differs from "simulate". None looks
-            up whole sums, which cannot be encrypted above 8 bits.
+            Sums are rounded to so many bits, 2 to 8, before their activation function is looked up; every bit doubles
+            the price. ``{"n_bits": 6, "method": "approximate"}`` is cheaper, but random near ties: "execute" then
+            differs from "simulate". None looks up whole sums, which cannot be encrypted above 8 bits.
         bounds : {"calibrated", "proved"}, default="calibrated"
             Whether sums are as wide as the rows of `X` need, plus `margin`, or as any row could need. Beyond calibrated
-            bounds sums wrap around, alike in "simulate" and "execute"; ``report(X)`` tells how many rows do.
+            bounds they wrap around, in "simulate" as in "execute"; ``report(X)`` tells the share of rows that do.
         margin : float, default=0.5
             Part of each sum's observed range that is added at both ends, 0 to 10.
         observer : {"minmax", "percentile", "mse"}, default="minmax"
-            How the range of activations is chosen from those of `X`: all of it; without the outermost 0.1 %; or that of
-            least mean squared error.
+            Range of activations: all that is seen; 99.9 % of it; or that of least mean squared error.
         range_margin : float, default=0.1
             Part of each feature's range by which it is widened at both ends (a constant feature: of its magnitude).
         on_out_of_range : {"warn", "error"}, default="warn"
-            What to do with later values outside that range: clip them with one OutOfRangeWarning that counts them, or
-            raise OutOfRangeError.
-
-        Returns
-        -------
-        self : object
+            Clip later values outside that range with one OutOfRangeWarning that counts them, or raise OutOfRangeError.
 
         Raises
         ------
-        sklearn.exceptions.NotFittedError
-            Before `fit`.
-        BackendUnavailableError
-            An ImportError: onnx is not installed.
-        QuantizationError
-            If `n_bits` or an option is not allowed, or a range is unusable.
-        LoweringError
-            If sums are too wide to be encrypted, or no cryptographic parameters exist.
+        sklearn.exceptions.NotFittedError, BackendUnavailableError
+            Before `fit`; if onnx is not installed.
+        QuantizationError, LoweringError
+            If an option is not allowed or a range unusable; if sums are too wide to be encrypted.
         """
-        check_is_fitted(self)
         options = CompileOptions(p_error, global_p_error, security_level, on_out_of_range)
         bits, linear_bits = parse_network_bits(self.n_bits)
-        settings = Settings(
-            bits, Rounding.of(rounding_threshold_bits), bounds, margin, observer, range_margin=range_margin
-        )
+        rounding = Rounding.of(rounding_threshold_bits)
+        settings = Settings(bits, rounding, bounds, margin, observer, range_margin=range_margin)
+        return self._fhe_compile(X, options, settings, linear_bits)
+
+    def _fhe_compile(
+        self: Self, X: Any, options: CompileOptions, settings: Settings, linear_bits: BitWidths | None
+    ) -> Self:
+        check_is_fitted(self)
         x = self._fhe_prepared(X)
         quantize = partial(import_linear_or_network, bits=linear_bits)
         network = NetworkModel.of(self.onnx_model_, [x], settings, quantize=quantize)

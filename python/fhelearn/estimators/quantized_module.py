@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fhelearn.estimators.build import _check_keywords
+from fhelearn.estimators.build import check_keywords
 from fhelearn.estimators.compiled import CompileOptions
 from fhelearn.estimators.compiled_network import CompiledNetwork, NetworkModel
 from fhelearn.estimators.module_inputs import checked_inputs, clear_positions, encryption_status, model_inputs
@@ -196,7 +196,7 @@ class QuantizedModule:
         NotCompiledError
             If `fhe` is "execute" before :meth:`compile`.
         """
-        _check_keywords(fhe, n_jobs, progress)
+        check_keywords(fhe, n_jobs, progress)
         _check_faults(fhe, faults)
         inputs = checked_inputs(self._inputs, x, "forward")
         if fhe == "disable":
@@ -249,7 +249,7 @@ class QuantizedModule:
         InputRangeError
             A ValueError: an input has another shape than declared, or leaves its bounds.
         """
-        _check_keywords(fhe, n_jobs, progress)
+        check_keywords(fhe, n_jobs, progress)
         _check_faults(fhe, faults)
         if fhe == "disable":
             raise ValueError('quantized_forward: fhe must be "simulate" or "execute"; forward runs the float model')

@@ -45,6 +45,8 @@ def _deviation(node: Node, value: NDArray, x: list[NDArray], off: list[NDArray])
         return off[0] * np.abs(attributes["value"])
     if node.op in ("negate", "add_constant"):
         return off[0]
+    if node.op == "round":
+        return off[0] + np.abs(value - x[0])
     if node.op == "pad":
         attributes = {**attributes, "value": 0}
     if spec.kind == "static" or node.op in ("sum", "sum_pool2d"):

@@ -1,4 +1,4 @@
-"""Law: every node test of the ONNX project that can be expressed is, encrypted at 8 bits, as near as its scales allow."""
+"""Law: every node test of the ONNX project that can be expressed is as near, at 8 bits, as its scales allow."""
 
 import fnmatch
 import warnings

@@ -1,9 +1,13 @@
 """Small networks of well-known shapes: they convert, keep their accuracy at 8 bits, and simulate exactly."""
 
+from functools import cached_property
+
 import numpy as np
 import pytest
 
 from fhelearn.backends.native import NativeEngine
+from fhelearn.estimators.compiled_network import WIDEST_NATIVE_LOOKUP
+from fhelearn.frontends.onnx.network import lookup_groups
 from fhelearn.ir import evaluate
 from fhelearn.onnx import export_torch
 from fhelearn.torch import build_quantized_module
@@ -11,7 +15,6 @@ from tests.python.torch.architectures import ARCHITECTURES
 from tests.python.torch.training import answers, train
 
 CALIBRATION_ROWS = 512
-ENCRYPTABLE = {"n_bits": 5, "rounding_threshold_bits": {"n_bits": 5, "method": "approximate"}}
 
 
 class Trained:
@@ -31,6 +34,10 @@ class Trained:
         )
         self.onnx = export_torch(self.model, task.x[:4])
         self.module = self.quantized(n_bits=8)
+
+    @cached_property
+    def few_bits(self):
+        return self.quantized(n_bits=5, rounding_threshold_bits={"n_bits": 5, "method": "approximate"})
 
     def quantized(self, **settings):
         settings = {"rounding_threshold_bits": None, "bounds": "calibrated", **settings}
@@ -82,11 +89,16 @@ def test_engine_equals_reference_on_held_out_rows(trained):
 
 
 def test_rounded_accumulators_of_few_bits_simulate_exactly_too(trained, rng):
-    module = trained.quantized(**ENCRYPTABLE)
+    module = trained.few_bits
     q = from_the_whole_range(module.program, rng, rows=4)
     assert_engine_equals_reference(
         module.program, np.concatenate([q, module.quantize_input(trained.task.held_out[:24])])
     )
+
+
+def test_no_lookup_is_too_wide_to_be_encrypted_where_accumulators_are_rounded(trained):
+    """Sums of two operands, which products and maxima look up, included."""
+    assert max(group.bits for group in lookup_groups(trained.few_bits.program)) <= WIDEST_NATIVE_LOOKUP
 
 
 def test_calibration_rows_never_overflow(trained):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fhelearn.frontends.onnx.quantizer import Quantizer
 from fhelearn.frontends.onnx.settings import WIDEST_LOOKUP
 from fhelearn.frontends.onnx.values import Clear, Encrypted, Function, Pole, compact, of_rank, steps_of, varies_along
+from fhelearn.ir import DeclaredBounds
 from fhelearn.quantization.grids import Grid
 from fhelearn.typing import FloatArray, IntArray
 
@@ -58,7 +59,11 @@ def subtract(z: Quantizer, x: Encrypted, y: Encrypted, *, feeds_lookup: bool = T
 def multiply(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted:
     """``x * y`` of tensors of one shape: two lookups per element."""
     x, y = (without_offset(z, factor) for factor in (x, y))
-    node = z.emit("multiply", x.node, y.node)
+    bounds = z.builder.inferred("multiply", x.node, y.node).bounds
+    reason = "a product lies in the product of its factors' bounds"
+    declared = DeclaredBounds(bounds.lo, bounds.hi, "structural", reason)
+    quarters = [z.tabulated(z.emit(op, x.node, y.node), lambda v: np.floor(v * v / 4)) for op in ("add", "sub")]
+    node = z.emit("sub", *quarters, declared=declared)
     return Encrypted(node, x.shape, x.scale * y.scale, np.zeros_like(x.scale), x.kind)
 
 
@@ -77,7 +82,16 @@ def _greater(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted:
     """The greater of two tensors on a common grid."""
     steps = _steps(y.offset, x.scale) - _steps(x.offset, x.scale)
     other = z.emit("add_constant", y.node, value=steps) if steps.any() else y.node
-    return replace(x, node=z.emit("maximum", x.node, other), source="")
+    return replace(x, node=greater(z, x.node, other), source="")
+
+
+def greater(z: Quantizer, x: int, y: int) -> int:
+    """The greater of two nodes' integers, ``y + max(x - y, 0)``: one lookup per element."""
+    bounds = z.builder.inferred("maximum", x, y).bounds
+    reason = "a maximum lies between the greater of its operands' bounds"
+    declared = DeclaredBounds(bounds.lo, bounds.hi, "structural", reason)
+    excess = z.tabulated(z.emit("sub", x, y), lambda v: np.maximum(v, 0))
+    return z.emit("add", y, excess, declared=declared)
 
 
 def of_difference(z: Quantizer, x: Encrypted, y: Encrypted, function: Callable[[Clear], Clear]) -> Encrypted:
@@ -221,7 +235,7 @@ def _common_scale(z: Quantizer, x: Encrypted, y: Encrypted) -> float:
     span = max(float(np.ptp(v)) for v in values)
     if span == 0:  # both are constant on the calibration rows: tell them from each other
         span = float(np.ptp([v.flat[0] for v in values])) or abs(float(values[0].flat[0])) or 1.0
-    fresh = max(span / (2**bits - 1), 4 * float(np.spacing(max(np.abs(v).max() for v in values))))
+    fresh = max(span / (2.0**bits - 1), 4 * float(np.spacing(max(np.abs(v).max() for v in values))))
     whole = all(tensor.kind != "f" for tensor in (x, y))
     if whole:
         fresh = float(np.ceil(fresh))

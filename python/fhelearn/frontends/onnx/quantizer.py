@@ -197,10 +197,17 @@ class Quantizer:
         if x.node not in self.maxima:
             return x
         if x.node not in self._copies:
-            bounds = self.builder.value(x.node).bounds
-            same = np.arange(bounds.minimum, bounds.maximum + 1, dtype=np.int64)
-            self._copies[x.node] = self.emit("table_lookup", x.node, lo=bounds.minimum, table=same)
+            self._copies[x.node] = self.tabulated(x.node, lambda q: q)
         return replace(x, node=self._copies[x.node])
+
+    def tabulated(self, node: int, function: Callable[[Clear], Clear]) -> int:
+        """A function, with integers as values, of a node's integers, which are looked up as they are: never rounded."""
+        self.exact.add(node)
+        shape = self.builder.value(node).shape
+        one = np.ones((1,) * len(shape))
+        most = np.full(one.shape, 2**40)
+        integers = Encrypted(node, shape, one, 0 * one)
+        return self.lookup_on(integers.mapped(function), Grid(one, 0 * one, -most, most)).node
 
     def lookup(self, x: Encrypted, bits: int, axes: Sequence[int] = ()) -> Encrypted:
         """`x` quantized to `bits` on a grid chosen from calibration data, by one lookup per element."""

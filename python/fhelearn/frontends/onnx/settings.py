@@ -108,7 +108,7 @@ class Settings:
     n_bits: NBits
     rounding: Rounding | None = None
     bounds: BoundsMode = "calibrated"
-    margin: float = 0.1
+    margin: float = 0.25
     observer: ObserverName = "minmax"
     weights: Granularity = "per_channel"
     activations: Granularity = "per_tensor"

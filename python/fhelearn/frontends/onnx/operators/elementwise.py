@@ -343,7 +343,6 @@ def _comparison(function: Callable[[Clear], Clear]) -> Pair:
 
 def _logical(function: Callable[[Clear], Clear]) -> Pair:
     """A function of the number of true operands."""
-
     return lambda z, node, x, y: combine.of_count(z, x, y, function)
 
 

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fhelearn.frontends.onnx import combine
 from fhelearn.frontends.onnx.quantizer import Quantizer
 from fhelearn.frontends.onnx.settings import WIDEST_LOOKUP
 from fhelearn.frontends.onnx.values import Encrypted, steps_of, varies_along
@@ -106,7 +107,7 @@ def _along(z: Quantizer, x: Encrypted, axis: int, windows: Sequence[Window], cut
     known: dict[int, tuple[Encrypted, list[Window]]] = {1: (x, singles)}
     for size, needed in sorted(cut.needed(windows).items()):
         left, right = (_found(z, known, axis, part) for part in zip(*map(cut.parts, needed), strict=True))
-        node = z.emit("maximum", left.node, right.node)
+        node = combine.greater(z, left.node, right.node)
         known[size] = (replace(left, node=node, source=""), needed)
     return _found(z, known, axis, windows)
 

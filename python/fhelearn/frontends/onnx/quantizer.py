@@ -82,7 +82,7 @@ class Quantizer:
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     _copies: dict[int, int] = field(default_factory=dict)
     _lookups: dict[tuple[Any, ...], Encrypted] = field(default_factory=dict)
-    _readings: dict[int, Reading] = field(default_factory=dict)
+    _readings: dict[tuple[int, bool], Reading] = field(default_factory=dict)
     _broadcasts: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
 
     # -- the program ---------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class Quantizer:
         regions = region_widths(program)
         wide = {
             self._keys[base]: regions[base]
-            for base, reading in self._readings.items()
+            for (base, _), reading in self._readings.items()
             if regions[base].bit_width - reading.dropped > reading.bits
         }
         widths = {**self.plan.widths, **wide}
@@ -202,12 +202,11 @@ class Quantizer:
 
     def tabulated(self, node: int, function: Callable[[Clear], Clear]) -> int:
         """A function, with integers as values, of a node's integers, which are looked up as they are: never rounded."""
-        self.exact.add(node)
         shape = self.builder.value(node).shape
         one = np.ones((1,) * len(shape))
         most = np.full(one.shape, 2**40)
         integers = Encrypted(node, shape, one, 0 * one)
-        return self.lookup_on(integers.mapped(function), Grid(one, 0 * one, -most, most)).node
+        return self.lookup_on(integers.mapped(function), Grid(one, 0 * one, -most, most), rounded=False).node
 
     def lookup(self, x: Encrypted, bits: int, axes: Sequence[int] = ()) -> Encrypted:
         """`x` quantized to `bits` on a grid chosen from calibration data, by one lookup per element."""
@@ -221,9 +220,9 @@ class Quantizer:
             self._lookups[(*key, "keep alive")] = x  # ids are unique among living objects only
         return self._lookups[key]
 
-    def lookup_on(self, x: Encrypted, grid: Grid) -> Encrypted:
-        """`x` quantized on a given grid, by one lookup per element."""
-        reading = self._reading(x.node)
+    def lookup_on(self, x: Encrypted, grid: Grid, *, rounded: bool = True) -> Encrypted:
+        """`x` quantized on a given grid, by one lookup per element; `rounded` as the settings say, or read as it is."""
+        reading = self._reading(x.node, rounded and x.node not in self.exact)
         bounds = self.builder.value(reading.node).bounds
         lo, hi = bounds.minimum, bounds.maximum
         if hi - lo >= 2**WIDEST_TABLE:
@@ -251,12 +250,13 @@ class Quantizer:
         node = self.emit("table_lookup", reading.node, lo=lo, table=table)
         return Encrypted(node, x.shape, compact(grid.scale), compact(grid.offset), x.kind)
 
-    def _reading(self, node: int) -> Reading:
+    def _reading(self, node: int, rounded: bool) -> Reading:
         """How lookups read a node; emitted once."""
-        if node not in self._readings:
-            rounding = None if node in self.exact else self.settings.rounding
-            self._readings[node] = narrow(self, node, self.plan.widths.get(self._keys[node]), rounding)
-        return self._readings[node]
+        key = node, rounded
+        if key not in self._readings:
+            region = self.plan.widths.get(self._keys[node])
+            self._readings[key] = narrow(self, node, region, self.settings.rounding if rounded else None)
+        return self._readings[key]
 
     def finite(self, x: Encrypted) -> FloatArray:
         """The elements on the calibration rows as floats. Raises QuantizationError if one is none.

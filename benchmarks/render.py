@@ -20,7 +20,7 @@ from benchmarks.forests import PEER
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "build" / "benchmarks"
-LIBRARIES = ("fhelearn", "concrete-python", "scikit-learn", "xgboost", "lightgbm", "numpy")
+LIBRARIES = ("fhelearn", "concrete-python", "scikit-learn", "xgboost", "lightgbm", "torch", "onnx", "numpy")
 MODULES = (
     "linear_model",
     "svm",
@@ -32,6 +32,7 @@ MODULES = (
     "ensemble",
     "xgboost",
     "lightgbm",
+    "neural_network",
 )
 
 
@@ -54,7 +55,7 @@ def machine() -> str:
 
 def measure() -> None:
     """Run everything and leave the raw results in build/benchmarks."""
-    from benchmarks import accuracy, forests, large_forests
+    from benchmarks import accuracy, forests, large_forests, networks
 
     RESULTS.mkdir(parents=True, exist_ok=True)
     run_timings(RESULTS / "timings.json")
@@ -62,6 +63,7 @@ def measure() -> None:
     (RESULTS / "forests.json").write_text(json.dumps([asdict(row) for row in forests.measure_all()], indent=1))
     large = [asdict(row) for row in large_forests.measure_all()]
     (RESULTS / "large_forests.json").write_text(json.dumps(large, indent=1))
+    (RESULTS / "networks.json").write_text(json.dumps([asdict(row) for row in networks.measure_all()], indent=1))
     (RESULTS / "machine.txt").write_text(machine())
 
 
@@ -91,6 +93,9 @@ def main() -> None:
     replace(page, "forests", tables.forest_table(forests, PEER))
     large = json.loads((RESULTS / "large_forests.json").read_text())
     replace(page, "large forests", tables.large_forest_table(large))
+    networks = json.loads((RESULTS / "networks.json").read_text())
+    replace(page, "networks", tables.network_table(networks))
+    replace(front, "networks", tables.network_headlines(networks))
     replace(front, "forests", tables.forest_headlines(forests, PEER))
     replace(front, "costs", tables.cost_table(timings, accuracy))
     replace(front, "estimators", tables.estimator_table([import_module(f"fhelearn.{name}") for name in MODULES]))

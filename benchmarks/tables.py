@@ -127,6 +127,43 @@ def forest_headlines(rows: list[dict[str, Any]], peer: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def network_table(rows: list[dict[str, Any]]) -> str:
+    """Networks: counts, sizes and times."""
+    lines = [
+        "| network | bits: activations, weights | rounded to | `p_error` | lookups | complexity | keys | bytes in "
+        "| accuracy: float, simulated | module to program | s/row, encrypted | simulate, µs/row "
+        "| labels decrypted = simulated |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        columns = [row["network"], f"{row['activation_bits']}, {row['weight_bits']}", f"{row['rounding_bits']} bits"]
+        columns += [f"{row['p_error']:.2g}", f"{row['lookups']} of {row['bit_width']} bits", f"{row['complexity']:.3g}"]
+        columns += [size(row["key_bytes"]), size(row["input_bytes"])]
+        columns += [
+            f"{row['float_accuracy']:.4f}, {row['simulated_accuracy']:.4f}",
+            duration(row["seconds_to_program"]),
+        ]
+        columns += [f"{row['seconds_one_row']:.2f}", f"{row['microseconds_simulated']:.2f}"]
+        lines.append("| " + " | ".join([*columns, f"{row['agreement']:.0%}"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def network_headlines(rows: list[dict[str, Any]]) -> str:
+    """Make the front page's table of networks."""
+    lines = [
+        "| digits | accuracy: float, simulated | table lookups | one encrypted row | simulated rows per second "
+        "| Concrete ML 1.9 |",
+        "|---|--:|--:|--:|--:|---|",
+    ]
+    for row in rows:
+        if row["shown"]:
+            columns = [row["network"], f"{row['float_accuracy']:.3f}, {row['simulated_accuracy']:.3f}"]
+            columns += [f"{row['lookups']} of {row['bit_width']} bits", f"{row['seconds_one_row']:.1f} s"]
+            columns += [f"{1e6 / row['microseconds_simulated']:,.0f}", row["peer"]]
+            lines.append("| " + " | ".join(columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def beside(ours: str, theirs: Any) -> str:
     """Our figure with the peer's, if there is one, in parentheses."""
     return ours if theirs is None else f"{ours} ({theirs})"

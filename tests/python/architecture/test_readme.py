@@ -64,6 +64,7 @@ def test_the_readme_says_what_a_commercial_user_must_know() -> None:
         "ensemble",
         "xgboost",
         "lightgbm",
+        "neural_network",
     ],
 )
 def test_the_readme_lists_every_public_estimator(module: str) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from fhelearn.ir import OPS, Program, starts_region
 from fhelearn.passes.canonicalize_linear import linear_forms
 
@@ -16,17 +18,40 @@ from fhelearn.passes.canonicalize_linear import linear_forms
 def refreshed_rounds(program: Program) -> frozenset[int]:
     """Indices of the ``round`` nodes whose levelled consumers must read an identity lookup of them.
 
-    All approximate ones, because only a lookup drops their low bits; and exact ones whose operand's ciphertexts would
-    otherwise be added to themselves, which Concrete's noise model does not foresee.
+    Approximate ones, because only a lookup drops their low bits (unless they have none: multiples are not changed); and
+    others whose operand's ciphertexts would otherwise be added to themselves, which Concrete's noise model does not
+    foresee.
     """
-    rounds = [i for i, node in enumerate(program.nodes) if node.op == "round"]
-    refreshed = {i for i in rounds if program.nodes[i].attributes["method"] == "approximate"}
+    zeros = _low_zeros(program)
+    refreshed = {
+        i
+        for i, node in enumerate(program.nodes)
+        if node.op == "round"
+        and node.attributes["method"] == "approximate"
+        and zeros[node.operands[0]] < node.integer("lsbs")
+    }
     while True:
         unsound = _first_unsound(program, refreshed.__contains__)
         blamed = set() if unsound is None else _rounds_below(program, unsound) - refreshed
         if not blamed:
             return frozenset(refreshed)
         refreshed |= blamed
+
+
+def _low_zeros(program: Program) -> tuple[int, ...]:
+    """Per value, how many low bits are known to be 0 in all its elements."""
+    zeros: list[int] = []
+    for node in program.nodes:
+        known = min((zeros[i] for i in node.operands), default=0)
+        if node.op == "multiply_constant":
+            common = int(np.gcd.reduce(node.array("value"), axis=None))
+            zeros.append(known + ((common & -common).bit_length() - 1 if common else 0))
+        elif node.op == "round":
+            zeros.append(max(known, node.integer("lsbs")))
+        else:
+            moves = OPS[node.op].kind == "static" and not (node.op == "pad" and node.integer("value"))
+            zeros.append(known if moves else 0)
+    return tuple(zeros)
 
 
 def _first_unsound(program: Program, fresh_round: Callable[[int], bool]) -> int | None:

@@ -30,7 +30,7 @@ class Pole:
     """
 
     where: str
-    divisor: Callable[[IntArray], Clear]
+    divisor: Callable[[NDArray[Any]], Clear]
     whole: bool
 
 
@@ -48,7 +48,7 @@ class Function:
         Divisions inside, by encrypted values.
     """
 
-    call: Callable[[IntArray], Clear]
+    call: Callable[[NDArray[Any]], Clear]
     uniform: bool
     poles: tuple[Pole, ...] = ()
 
@@ -97,7 +97,7 @@ class Encrypted:
         """Whether all elements are the same function of their integers."""
         return self.function.uniform if self.function else self.scale.size == self.offset.size == 1
 
-    def at(self, q: IntArray) -> Clear:
+    def at(self, q: NDArray[Any]) -> Clear:
         """The elements for integers q, shape ``(rows, *broadcastable to shape)``, in the type that ONNX gives them."""
         return as_kind(self.scale * q + self.offset if self.function is None else self.function.call(q), self.kind)
 

@@ -34,7 +34,8 @@ class ValueNumbers:
         self.numbers: list[IntArray] = []
         for index, node in enumerate(program.nodes):
             found = self._node(index, node, [self.numbers[i] for i in node.operands])
-            self.numbers.append(self._constants(node, found))
+            # a lookup of something unknown is a ciphertext of its own, even if its table holds one number only
+            self.numbers.append(found if node.op == "table_lookup" else self._constants(node, found))
 
     def _number(self, key: Hashable) -> int:
         return self._known.setdefault(key, len(self._known))

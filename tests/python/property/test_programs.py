@@ -112,6 +112,36 @@ def repeated_filters(rng: np.random.Generator) -> Program:
     return builder.build(builder.emit("sum", total, axes=(0,), keepdims=False), y)
 
 
+def dying_channels(rng: np.random.Generator) -> Program:
+    """A lookup per channel of a convolution of which some channels, or rows, can only give one number."""
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(1, 3, 3), lo=0, hi=3)
+    y = builder.emit(
+        "conv2d", x, weights=rng.integers(-1, 2, size=(4, 1, 2, 2)), strides=(1, 1), dilations=(1, 1), groups=1
+    )
+    table = rng.integers(-4, 5, size=(4, 1, 1, 25)) * rng.integers(2, size=(4, 1, 1, 1)) + rng.integers(3)
+    z = builder.emit("table_lookup", y, lo=-12, table=table)
+    scalar = builder.emit(
+        "table_lookup", builder.emit("sum", x, axes=(0, 1, 2), keepdims=False), lo=0, table=np.full(28, 7)
+    )
+    return builder.build(z, scalar)
+
+
+def test_no_slice_of_a_lookup_is_constant_once_constants_are_folded() -> None:
+    dropped = 0
+    for seed in range(50):
+        program = dying_channels(np.random.default_rng(seed))
+        folded = PASSES["fold_constant_lookups"](program)
+        dropped += cost(program).total_lookups - cost(folded).total_lookups
+        for node in folded.nodes:
+            if node.op == "table_lookup":
+                lo, hi = node.value.bounds.broadcast(node.value.shape).to_int64()
+                for axis in range(lo.ndim):
+                    rest = tuple(a for a in range(lo.ndim) if a != axis)
+                    assert not (lo == hi).all(axis=rest).any()
+    assert dropped > 400
+
+
 def test_equal_filters_and_windows_of_padding_are_looked_up_once() -> None:
     builder = ProgramBuilder()
     x = builder.emit("input", shape=(1, 2, 2), lo=0, hi=1)
@@ -143,13 +173,19 @@ def test_sums_of_equal_lookups_become_multiples_of_one() -> None:
     assert evaluate(normal, [rows])[0].tolist() == evaluate(program, [rows])[0].tolist() == [0, 5, 15]
 
 
+RARE = {
+    "share_equal_lookups": (repeated_lookups, repeated_filters),
+    "fold_constant_lookups": (dying_channels, dying_channels),
+}
+
+
 @pytest.mark.parametrize("name", sorted(PASSES))
 def test_a_pass_changes_no_answer(name: str) -> None:
     changed = refused = rows = 0
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
-        if name == "share_equal_lookups":  # a random program hardly ever has any
-            program = (repeated_lookups, repeated_filters)[seed % 2](rng)
+        if name in RARE:  # a random program hardly ever has any
+            program = RARE[name][seed % 2](rng)
         else:
             program = random_program(rng, small=seed % 2 == 0, calibrated=seed % 4 == 1)
         try:

@@ -16,7 +16,7 @@ from fhelearn.frontends.onnx.settings import Settings
 from fhelearn.frontends.onnx.values import Encrypted, Tensor, kind_of
 from fhelearn.ir import Program
 from fhelearn.onnx.forward import node_function
-from fhelearn.passes import eliminate_dead_nodes, expand_products, share_equal_lookups
+from fhelearn.passes import eliminate_dead_nodes, expand_products, fold_constant_lookups, share_equal_lookups
 from fhelearn.quantization.grids import observe
 from fhelearn.quantization.uniform import MIN_BITS, ColumnRange, UniformDecoder, UniformEncoder
 from fhelearn.typing import FloatArray
@@ -193,8 +193,9 @@ def _table_encoder(span: ColumnRange, bits: int, *, whole: bool) -> UniformEncod
 
 
 def normal(program: Program) -> Program:
-    """The program as it is run: no products, equal lookups or dead nodes."""
-    return eliminate_dead_nodes(share_equal_lookups(expand_products(eliminate_dead_nodes(program))))
+    """The program as it is run: no products, no equal or constant lookups, no dead nodes."""
+    expanded = expand_products(eliminate_dead_nodes(program))
+    return eliminate_dead_nodes(share_equal_lookups(fold_constant_lookups(expanded)))
 
 
 def _attributes(proto: NodeProto) -> dict[str, Any]:

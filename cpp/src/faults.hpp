@@ -34,20 +34,22 @@ inline std::int64_t gauss(std::uint64_t row_key, std::size_t element) {
 // Failures of one lookup node.
 class LookupFaults {
   public:
-    LookupFaults(std::uint64_t seed, std::size_t node, double p_error)
-        : key_(node_key(seed, node)), threshold_(static_cast<std::uint64_t>(p_error * 0x1p64)) {}
+    // `stride` is the distance of the entries that the encoding can tell apart.
+    LookupFaults(std::uint64_t seed, std::size_t node, double p_error, std::int64_t stride)
+        : key_(node_key(seed, node)), threshold_(static_cast<std::uint64_t>(p_error * 0x1p64)), stride_(stride) {}
 
     std::uint64_t row_key(std::size_t row) const { return mix(key_ + kGolden * (row + 1)); }
 
     // How far from its index a lookup reads: 0, or one entry to either side if it fails.
     std::int64_t step(std::uint64_t row_key, std::size_t element) const {
         if (draw(row_key, element, 0) >= threshold_) return 0;
-        return draw(row_key, element, 1) & 1 ? 1 : -1;
+        return draw(row_key, element, 1) & 1 ? stride_ : -stride_;
     }
 
   private:
     std::uint64_t key_;
     std::uint64_t threshold_;
+    std::int64_t stride_;
 };
 
 }  // namespace fhelearn

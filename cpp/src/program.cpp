@@ -63,6 +63,27 @@ void check_region(const Node& node) {
     }
 }
 
+// As ir.dropped_bits: after rounding, as long as elements only move.
+int dropped_bits(const Node& node, const Operands& operands) {
+    int before = operands.empty() ? 0 : 62;
+    for (const Node& operand : operands) before = std::min(before, operand.dropped);
+    switch (node.op) {
+        case Op::kRound:
+            return std::max(before, node.lsbs);
+        case Op::kPad:
+            return node.fill == 0 ? before : 0;
+        case Op::kReshape:
+        case Op::kTranspose:
+        case Op::kConcatenate:
+        case Op::kSlice:
+        case Op::kGather:
+        case Op::kBroadcast:
+            return before;
+        default:
+            return 0;
+    }
+}
+
 // Sums on the way to a value that is looked at are modular, so only what is looked at must fit its region.
 bool is_modular(Op op) {
     switch (op) {
@@ -137,6 +158,7 @@ Node decode_node(const NodeSpec& spec, std::size_t index, const Program& program
         spec.op == "table_lookup" ||
         std::any_of(operands.begin(), operands.end(), [](const Node& operand) { return operand.depends_on_lookup; });
     decode_attributes(spec, operands, node);
+    node.dropped = dropped_bits(node, operands);
     if (node.shape != spec.shape) {
         throw ProgramError(node.label + ": shape " + to_string(spec.shape) + " was given, " + to_string(node.shape) +
                            " was inferred");

@@ -26,6 +26,7 @@ class WideLookupStep final : public Step {
           last_(node.array.shape.back() - 1),
           width_(operand.width),
           offset_(operand.is_signed ? I64{1} << (operand.width - 1) : 0),
+          stride_(std::min(I64{1} << std::min(operand.dropped, 62), last_ + 1)),
           table_(node.array.data),
           first_(table_rows(node)) {}
 
@@ -33,7 +34,7 @@ class WideLookupStep final : public Step {
         const auto* x = static_cast<const I64*>(block.at(place_.x));
         auto* out = static_cast<I64*>(block.at(place_.out));
         const RunOptions& options = block.options;
-        const LookupFaults faults(options.seed, node_, options.p_error);
+        const LookupFaults faults(options.seed, node_, options.p_error, stride_);
         for (std::size_t row = 0; row < block.rows; ++row) {
             const U64 row_key = faults.row_key(block.first_row + row);
             for (std::size_t e = 0; e < first_.size(); ++e) {
@@ -68,7 +69,7 @@ class WideLookupStep final : public Step {
     std::size_t node_;
     I64 lo_, last_;
     int width_;
-    I64 offset_;
+    I64 offset_, stride_;
     std::vector<I64> table_;
     std::vector<std::int32_t> first_;
 };

@@ -7,11 +7,14 @@
 2. Another final step that fhelearn has a class for (trees, forests, networks; linear models behind other steps): the
    client runs the steps before it in the clear, by the pipeline's own transformers, and encrypts what they give.
 3. Any other model that Hummingbird supports: its ONNX graph. What can run on clear values at the graph's two ends
-   stays with the client, an affine rest becomes a linear model, anything else a quantized network.
+   stays with the client, an affine rest becomes a linear model, anything else a quantized network. Where there is no
+   such graph of all steps (texts, missing values, transformers that Hummingbird does not know), the client runs those
+   before the last as in 2.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -59,7 +62,7 @@ def from_sklearn_model(model: Any, X: Any, *, n_bits: Any = None, **compile_opti
     Parameters
     ----------
     model : fitted Pipeline or estimator
-        It is kept, not copied or changed.
+        It is copied, not changed: fitting it again changes no answer of what is returned.
     X : array-like of shape (n, n_features), n >= 1
         Rows like those to come, as the pipeline's first step takes them.
     n_bits : default=None
@@ -87,11 +90,12 @@ def from_sklearn_model(model: Any, X: Any, *, n_bits: Any = None, **compile_opti
         An ImportError: models without a class of their own need Hummingbird and ONNX.
     """
     check_is_fitted(model)
+    model = copy.deepcopy(model)
     before, last = (model[:-1], model[-1]) if isinstance(model, Pipeline) else (None, model)
     before = before if before is not None and len(before) else None
     own = _own_class(last)
     if own is None:
-        return EncryptedPipeline(model, _of_graph(model, _rows(model, X), n_bits, **compile_options))
+        return EncryptedPipeline(model, _of_other(model, before, last, X, n_bits, **compile_options))
     if before is None:
         return EncryptedPipeline(
             model, _Stepwise(None, own.from_sklearn_model(last, X, n_bits=n_bits, **compile_options))
@@ -113,7 +117,7 @@ class EncryptedPipeline:
     Attributes
     ----------
     model : Pipeline or estimator
-        As it was given.
+        A copy of the one that was given.
     """
 
     def __init__(self, model: Any, route: _Route) -> None:
@@ -277,13 +281,16 @@ class _Affine(_Route):
 
 
 class _Graph(_Route):
-    """The model's ONNX graph."""
+    """The steps `before` in the clear if there are any, then the ONNX graph of `model`."""
 
     compiled: CompiledNetwork
 
-    def __init__(self, model: Any, compiled: CompiledNetwork, answered: Mapping[str, _Answer]) -> None:
-        self.model, self.compiled, self.answered = model, compiled, answered
+    def __init__(self, model: Any, before: Any, compiled: CompiledNetwork, answered: Mapping[str, _Answer]) -> None:
+        self.model, self.before, self.compiled, self.answered = model, before, compiled, answered
         self.methods = tuple(answered)
+
+    def prepared(self, X: Any) -> FloatArray:
+        return _rows(self.model, X if self.before is None else self.before.transform(X))
 
     def answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any:
         q = [self.encoded(X, 5)]
@@ -295,7 +302,7 @@ class _Graph(_Route):
 
     def encoded(self, X: Any, stacklevel: int) -> IntArray:
         encoder = self.compiled.network.quantized.encoders[0]
-        (rows,) = self.compiled.network.preprocess([_rows(self.model, X)])
+        (rows,) = self.compiled.network.preprocess([self.prepared(X)])
         q, below, above = encoder.columns.quantize_counting(rows.reshape(len(rows), -1))
         if (below + above).any():
             names = [f"feature {j}" for j in range(encoder.columns.n_features)]
@@ -309,10 +316,10 @@ class _Graph(_Route):
         return self.compiled.network.quantized.dequantize([q])[0]
 
     def report(self, model: Any, X: Any, y: Any) -> Any:
-        return network_report(self.compiled, None if X is None else [_rows(self.model, X)])
+        return network_report(self.compiled, None if X is None else [self.prepared(X)])
 
     def onnx_model(self, model: Any) -> onnx.ModelProto:
-        return self.compiled.network.model
+        return self.compiled.network.model if self.before is None else super().onnx_model(model)
 
 
 # -- making them -------------------------------------------------------------------------------------------------------
@@ -359,7 +366,8 @@ def _affine_steps(steps: Pipeline, X: Any) -> LinearMap | None:
         return None  # the steps run in the clear, and say themselves what is wrong with X
 
     def given(points: FloatArray) -> Any:
-        return points if getattr(steps, "feature_names_in_", None) is None else type(X)(points, columns=list(X.columns))
+        named = getattr(steps, "feature_names_in_", None) is not None and hasattr(X, "columns")
+        return type(X)(points, columns=list(X.columns)) if named else points
 
     middle, span = x.mean(axis=0), np.ptp(x, axis=0)
     span = np.where(span > 0, span, np.maximum(np.abs(middle), 1.0))
@@ -403,9 +411,20 @@ def _of_affine(
     return _Affine(model, estimator, compiled)
 
 
+def _of_other(model: Any, before: Any, last: Any, X: Any, n_bits: Any, **compile_options: Any) -> _Graph:
+    """All steps in one graph where that is possible, else the last alone."""
+    try:
+        return _of_graph(model, None, X, n_bits, **compile_options)
+    except ValueError:  # of Hummingbird, the encrypted part or features that are no finite numbers
+        if before is None:
+            raise
+        return _of_graph(last, before, before.transform(X), n_bits, **compile_options)
+
+
 def _of_graph(
     model: Any,
-    x: FloatArray,
+    before: Any,
+    X: Any,
     n_bits: Any,
     *,
     p_error: float | None = None,
@@ -424,7 +443,9 @@ def _of_graph(
     bits, linear_bits = parse_network_bits(n_bits)
     settings = Settings(bits, Rounding.of(rounding_threshold_bits), bounds, margin, observer, range_margin=range_margin)
     quantize = partial(import_linear_or_network, bits=linear_bits)
-    graph = export_sklearn(model, x)
+    x = _rows(model, X)
+    example = X if hasattr(X, "columns") else x  # the model may choose columns by name
+    graph = export_sklearn(model, example)
     compiled = CompiledNetwork(NetworkModel.of(graph, [x], settings, quantize=quantize), options, n_bits)
     if len(compiled.program.inputs) != 1:
         raise LoweringError(
@@ -432,24 +453,25 @@ def _of_graph(
             "at most 1 is possible here; use fhelearn.torch.compile_onnx_model"
         )
     compiled.prepare_circuit()
-    return _Graph(model, compiled, _answers(model, [output.name for output in graph.graph.output], x))
+    answers = _answers(model, [output.name for output in graph.graph.output], example[:1])
+    return _Graph(model, before, compiled, answers)
 
 
 _Answer = Callable[[Sequence[Any]], Any]
 """From the graph's outputs to the answer of a method."""
 
 
-def _answers(model: Any, outputs: Sequence[str], x: FloatArray) -> dict[str, _Answer]:
-    """How the model's methods follow from its graph's outputs; see `export_sklearn` for these."""
+def _answers(model: Any, outputs: Sequence[str], row: Any) -> dict[str, _Answer]:
+    """How the model's methods follow from its graph's outputs (see `export_sklearn`), as they answer one `row`."""
     methods: dict[str, _Answer] = {}
     if "label" in outputs:
         label, scores = outputs.index("label"), outputs.index("scores")
         methods["predict"] = partial(_labels, model, label)
         kind = "predict_proba" if hasattr(model, "predict_proba") else "decision_function"
-        methods[kind] = partial(_shaped, scores, getattr(model, kind)(x[:1]))
+        methods[kind] = partial(_shaped, scores, getattr(model, kind)(row))
         return methods
     kind = "predict" if hasattr(model, "predict") else "transform"
-    return {kind: partial(_shaped, 0, getattr(model, kind)(x[:1]))}
+    return {kind: partial(_shaped, 0, getattr(model, kind)(row))}
 
 
 def _labels(model: Any, index: int, outputs: Sequence[Any]) -> Any:

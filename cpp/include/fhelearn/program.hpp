@@ -67,6 +67,7 @@ struct Node {
     std::int64_t partial_sums = 0;     // largest |partial sum| on the way to a value of a linear op, saturated
     bool depends_on_calibrated = false;  // an unseen input may push the value outside its bounds
     bool depends_on_lookup = false;      // an injected failure may
+    int dropped = 0;                     // low bits that rounding took out of the encoding: lookups do not read them
     int width = 1;
     bool is_signed = false;
 

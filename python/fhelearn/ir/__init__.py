@@ -9,6 +9,7 @@ from fhelearn.ir.reference import Faults, evaluate
 from fhelearn.ir.regions import (
     RegionType,
     check_wrappable,
+    dropped_bits,
     may_fail,
     may_overflow,
     region_ids,
@@ -34,6 +35,7 @@ __all__ = [
     "check_wrappable",
     "content_digest",
     "cost",
+    "dropped_bits",
     "evaluate",
     "from_bytes",
     "may_fail",

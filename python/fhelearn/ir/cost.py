@@ -12,7 +12,7 @@ import numpy as np
 
 from fhelearn.ir.ops import OPS
 from fhelearn.ir.program import Node, Program, Value
-from fhelearn.ir.regions import region_widths
+from fhelearn.ir.regions import dropped_bits, region_widths
 
 PRICE_PER_LOOKUP: Mapping[int, int] = {1: 26, 2: 30, 3: 42, 4: 62, 5: 99, 6: 230, 7: 796, 8: 1217}
 """Millions of elementary operations per lookup by input bits: what Concrete's optimizer says at p_error 2**-17.
@@ -69,17 +69,14 @@ def lookup_counts(program: Program) -> list[LookupCount]:
     An exact `round` needs one lookup per element and removed bit, each on what is left, an approximate one none;
     products and maxima are counted as the lookups they expand to, on operands one bit wider.
     """
-    regions = region_widths(program)
-    removed: list[int] = []
+    regions, dropped = region_widths(program), dropped_bits(program)
     counts: list[LookupCount] = []
     for index, node in enumerate(program.nodes):
-        before = min((removed[i] for i in node.operands), default=0)
-        removed.append(before if OPS[node.op].kind == "static" else 0)
+        before = min((dropped[i] for i in node.operands), default=0)
         width = regions[node.operands[0]].bit_width if node.operands else 0
         if node.op == "round":
-            removed[index] = max(before, node.integer("lsbs"))
             if node.attributes["method"] == "exact":
-                bits = range(width - before, width - removed[index], -1)
+                bits = range(width - before, width - dropped[index], -1)
                 counts += [LookupCount(index, max(b, 1), node.value.size) for b in bits]
             continue
         count = OPS[node.op].lookups([program.nodes[i].value for i in node.operands], node.attributes)

@@ -12,7 +12,7 @@ import numpy as np
 from fhelearn.exceptions import AccumulatorOverflowError, InputRangeError
 from fhelearn.ir.ops import OPS
 from fhelearn.ir.program import Node, Program
-from fhelearn.ir.regions import RegionType, check_wrappable, may_fail, may_overflow, region_widths
+from fhelearn.ir.regions import RegionType, check_wrappable, dropped_bits, may_fail, may_overflow, region_widths
 from fhelearn.typing import IntArray, OverflowMode
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -150,6 +150,11 @@ class _Run:
         fails = may_fail(self.program) if self.faults.p_error > 0 else (False,) * len(self.program.nodes)
         return tuple(a or b for a, b in zip(wraps, fails, strict=True))
 
+    @cached_property
+    def dropped(self) -> tuple[int, ...]:
+        """Per value, the low bits that a lookup does not read."""
+        return dropped_bits(self.program)
+
     def evaluate(self, index: int, node: Node, operands: list[IntArray]) -> IntArray:
         if node.op == "table_lookup":
             return self._lookup(index, node, operands[0])
@@ -188,7 +193,8 @@ class _Run:
         position = _clipped_position(x, lo, last) if self.may_leave_tables else x - lo
         if self.faults.p_error > 0:
             failed = self._draw(index, x.shape, 0) < np.uint64(int(self.faults.p_error * 2.0**64))
-            step = np.where(self._draw(index, x.shape, 1) & np.uint64(1), 1, -1)
+            stride = 1 << min(self.dropped[node.operands[0]], 62)
+            step = np.where(self._draw(index, x.shape, 1) & np.uint64(1), 1, -1) * min(stride, last + 1)
             position = np.clip(np.where(failed, position + step, position), 0, last)
         entry: IntArray = OPS["table_lookup"].evaluate([position], {"lo": 0, "table": table})
         return np.where(negated, -entry, entry)

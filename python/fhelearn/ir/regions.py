@@ -80,6 +80,22 @@ def _looked_at(program: Program) -> tuple[bool, ...]:
     return tuple(seen)
 
 
+def dropped_bits(program: Program) -> tuple[int, ...]:
+    """Per value, the low bits that `round` has taken out of its encoding: those that a lookup of it does not read.
+
+    They are 0 in all elements, and what follows the rounding only moves elements.
+    """
+    dropped: list[int] = []
+    for node in program.nodes:
+        before = min((dropped[i] for i in node.operands), default=0)
+        if node.op == "round":
+            dropped.append(max(before, node.integer("lsbs")))
+        else:
+            filled = node.op == "pad" and node.integer("value") != 0
+            dropped.append(before if OPS[node.op].kind == "static" and not filled else 0)
+    return tuple(dropped)
+
+
 def _downstream(program: Program, starts: Callable[[Node], bool]) -> tuple[bool, ...]:
     """Per value, whether it is one that `starts` picks or depends on one."""
     found: list[bool] = []

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
@@ -15,7 +16,14 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRe
 from sklearn.naive_bayes import BernoulliNB
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    PolynomialFeatures,
+    RobustScaler,
+    StandardScaler,
+)
 from sklearn.svm import SVC, LinearSVC
 
 import fhelearn.linear_model
@@ -167,6 +175,38 @@ def test_a_clustering_becomes_a_network():
     assert encrypted.report(X).overflow_rate == 0
 
 
+TEXTS = np.array(["red", "green", "blue"], dtype=object)[LABELS, None]
+
+
+@pytest.mark.parametrize(
+    ("step", "x"),
+    [
+        (SimpleImputer(), np.where(X > 6.5, np.nan, X)),
+        (OneHotEncoder(sparse_output=False), TEXTS),
+        (FunctionTransformer(np.log1p), X),
+    ],
+    ids=["missing values", "texts", "unknown to Hummingbird"],
+)
+def test_steps_that_no_graph_can_hold_run_in_the_clear(step, x):
+    model = make_pipeline(step, KMeans(3, n_init=1, random_state=0)).fit(x)
+    encrypted = from_sklearn_model(model, x, n_bits=8)
+    assert (encrypted.predict(x) == model.predict(x)).all()
+    between = model[0].transform(x)
+    alone = from_sklearn_model(model[1], between, n_bits=8)
+    assert (encrypted.quantize_input(x) == alone.quantize_input(between)).all()
+    assert (encrypted.predict(x, fhe="simulate") == alone.predict(between, fhe="simulate")).all()
+    assert encrypted.report(x).max_errors == alone.report(between).max_errors
+
+
+def test_columns_of_a_frame_may_be_chosen_by_name():
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    columns = make_column_transformer((StandardScaler(), ["c", "a"]), remainder="passthrough")
+    model = make_pipeline(columns, KMeans(3, n_init=1, random_state=0)).fit(frame)
+    encrypted = from_sklearn_model(model, frame, n_bits=8)
+    assert encrypted.onnx_model_.graph.input[0].type.tensor_type.shape.dim[1].dim_value == 4
+    assert (encrypted.predict(frame, fhe="simulate") == model.predict(frame)).mean() > 0.95
+
+
 # -- the rest of the interface -----------------------------------------------------------------------------------------
 
 
@@ -192,6 +232,24 @@ def test_data_frames_keep_their_names():
         assert (encrypted.predict(frame, fhe="simulate") == model.predict(frame)).all()
     with pytest.warns(OutOfRangeWarning, match="in 1 feature lie outside the range seen at compile: b "):
         encrypted.predict(frame + np.array([0.0, 9.0, 0.0, 0.0]), fhe="simulate")
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_a_model_that_was_fitted_on_a_frame_takes_arrays_as_scikit_learn_does():
+    model = fit(make_pipeline(StandardScaler(), LogisticRegression()), pd.DataFrame(X, columns=["a", "b", "c", "d"]), Y)
+    encrypted = from_sklearn_model(model, X)
+    assert [node.op for node in encrypted.program_.nodes] == ["input", "matmul"]
+    assert (encrypted.predict(X, fhe="simulate") == model.predict(X)).all()
+
+
+@pytest.mark.parametrize("name", ["scaler", "network", "forest", "no steps"])
+def test_fitting_the_model_again_changes_no_answer(name):
+    model = fitted({**AFFINE, **OTHER}[name])
+    encrypted = from_sklearn_model(model, X)
+    answers = [encrypted.predict_proba(X, fhe=fhe) for fhe in ("disable", "simulate")]
+    fit(model, X * 3 + 1, Y[::-1])
+    for fhe, answer in zip(("disable", "simulate"), answers, strict=True):
+        assert (encrypted.predict_proba(X, fhe=fhe) == answer).all()
 
 
 @pytest.mark.parametrize("make", [AFFINE["scaler"], lambda: PCA(2)])

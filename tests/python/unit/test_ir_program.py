@@ -212,6 +212,24 @@ def identity_lookup(size: int) -> Program:
     return builder.build(builder.emit("table_lookup", x, lo=0, table=np.arange(size)))
 
 
+def test_failed_lookups_of_rounded_values_read_a_neighbouring_step() -> None:
+    """The encoding has no low bits any more, wherever static ops move the elements."""
+    builder = ProgramBuilder()
+    x = builder.emit("input", shape=(4,), lo=0, hi=255)
+    rounded = builder.emit("round", x, lsbs=4, method="exact")
+    moved = builder.emit("gather", builder.emit("reshape", rounded, shape=(4,)), axis=0, indices=np.array([3, 1, 0]))
+    padded = builder.emit("pad", moved, before=(0,), after=(1,), value=0)
+    table = np.arange(257)
+    program = builder.build(
+        builder.emit("table_lookup", padded, lo=0, table=table), builder.emit("table_lookup", x, lo=0, table=table)
+    )
+    rows = np.random.default_rng(0).integers(20, 230, size=(500, 4))
+    after, before = evaluate(program, [rows], faults=Faults(p_error=0.5, seed=1))
+    expected = np.pad(np.bitwise_and(rows[:, [3, 1, 0]] + 8, ~15), ((0, 0), (0, 1)))
+    assert set(np.unique(after[:, :3] - expected[:, :3])) == {-16, 0, 16}
+    assert set(np.unique(before - rows)) == {-1, 0, 1}
+
+
 def test_failed_lookups_read_a_neighbour_at_the_stated_rate() -> None:
     program, x = identity_lookup(1000), np.full((2000, 100), 500, np.int64)
     (y,) = evaluate(program, [x], faults=Faults(p_error=0.1, seed=3))

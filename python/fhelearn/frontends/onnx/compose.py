@@ -13,7 +13,7 @@ import numpy as np
 
 from fhelearn.frontends.onnx.quantizer import Quantizer
 from fhelearn.frontends.onnx.registry import GraphNode
-from fhelearn.frontends.onnx.values import Clear, Encrypted, Function, Pole, Tensor, kind_of
+from fhelearn.frontends.onnx.values import Clear, Encrypted, Function, Pole, Tensor, any_rank, kind_of
 from fhelearn.onnx.forward import node_function
 from fhelearn.typing import IntArray
 
@@ -84,7 +84,7 @@ def composed(
 
     def call(q: IntArray) -> Clear:
         with np.errstate(all="ignore"):
-            return function([t.at(q) if isinstance(t, Encrypted) else t for t in tensors])
+            return function([_elements(t, q) for t in tensors])
 
     uniform = all(t is None or (t.uniform if isinstance(t, Encrypted) else t.size == 1) for t in tensors)
     inherited = [pole for tensor in encrypted for pole in tensor.poles]
@@ -92,6 +92,12 @@ def composed(
     one = np.ones((1,) * len(base.shape))
     made = Function(call, uniform, (*inherited, *poles))
     return replace(base, scale=one, offset=0 * one, kind=kind, function=made, source="")
+
+
+def _elements(tensor: Tensor | None, q: IntArray) -> Clear | None:
+    if tensor is None:
+        return None
+    return tensor.at(q) if isinstance(tensor, Encrypted) else any_rank(tensor)
 
 
 def pole(node: GraphNode, divisor: Encrypted) -> Pole:
@@ -106,8 +112,7 @@ def _poles(node: GraphNode, inputs: Sequence[Tensor | None]) -> list[Pole]:
         divisor = inputs[1]
     elif node.op_type == "Pow":
         base, exponent = inputs
-        at = [lambda q, t=t: t.at(q) if isinstance(t, Encrypted) else t for t in (base, exponent)]
-        return [Pole(str(node), lambda q: np.where(at[1](q) < 0, at[0](q), 1), False)]
+        return [Pole(str(node), lambda q: np.where(_elements(exponent, q) < 0, _elements(base, q), 1), False)]
     else:
         return []
     return [pole(node, divisor)] if isinstance(divisor, Encrypted) else []

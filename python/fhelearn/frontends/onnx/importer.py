@@ -10,7 +10,7 @@ import numpy as np
 
 from fhelearn.exceptions import UnsupportedOperatorError
 from fhelearn.frontends.onnx.network import Probe, QuantizedNetwork, TensorDecoder, TensorEncoder, flat
-from fhelearn.frontends.onnx.quantizer import NonUniformInputError, Plan, Quantizer
+from fhelearn.frontends.onnx.quantizer import Plan, Quantizer, ReplanError
 from fhelearn.frontends.onnx.registry import ANY_REMEDY, OPERATORS, REMEDIES, GraphNode
 from fhelearn.frontends.onnx.settings import Settings
 from fhelearn.frontends.onnx.values import Encrypted, Tensor, kind_of
@@ -60,8 +60,8 @@ def import_network(body: ModelProto, samples: Sequence[FloatArray], settings: Se
         walk = _Walk(body, settings, plan)
         try:
             outputs = walk.run(samples)
-        except NonUniformInputError as error:
-            plan = replace(plan, uniform_inputs=plan.uniform_inputs | {error.source})
+        except ReplanError as error:
+            plan = error.plan
             continue
         raw = walk.z.builder.build(*(node for node, _ in outputs))
         better = walk.z.next_plan(raw)
@@ -101,7 +101,7 @@ class _Walk:
             self.tensors[info.name] = self._input(info, x)
         levelled = _reaches_outputs_only(graph)
         for proto in graph.node:
-            self._node(proto, not all(name in levelled for name in proto.output))
+            self._node(proto, self.plan.narrow or not all(name in levelled for name in proto.output))
         if self.failures:
             raise UnsupportedOperatorError("\n".join(self.failures))
         return [self._output(info.name) for info in graph.output]

@@ -34,7 +34,8 @@ _SAME = 2.0**-21
 """Weights within this part of the largest are equal: float32 rounds by as much."""
 
 _ATTEMPTS = 8
-"""Rescaled weights are rounded anew, which may widen the range they were scaled for; so scaling is repeated."""
+"""Rescaled weights are rounded anew, which may widen the range they were scaled for; so scaling is repeated, each time
+by a bit more than seems needed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,14 +189,14 @@ def _filled(
     """Weights whose accumulators span at most `room` (if `fill`, about that much in every channel), and their step."""
     wanted = room / np.maximum(span, 1.0)
     wanted = np.where(span > 0, wanted if fill else np.minimum(wanted, 1.0), 1.0)
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         multiple = np.maximum(np.ceil(wanted), 1.0)
         finer = step * multiple / wanted
         weights = _round(linear, finer) * linear.per_channel(multiple).astype(np.int64)
         got = _span(z, linear, weights)
         if (got <= room).all():
             break
-        wanted = np.where(got > room, wanted * room / np.maximum(got, 1.0) * (1 - 2.0**-10), wanted)
+        wanted = np.where(got > room, wanted * room / np.maximum(got, 1.0) * (1 - 2.0 ** (attempt - 10)), wanted)
     return weights, finer / multiple
 
 

@@ -29,14 +29,6 @@ _SLACK_BITS = 4
 skip connections are; wider ones are quantized anew by a lookup."""
 
 
-class NonUniformInputError(Exception):
-    """An input of the graph must be quantized with one scale for all its elements; import again with that."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__(source)
-        self.source = source
-
-
 @dataclass(frozen=True)
 class Plan:
     """What an earlier import of the same graph found.
@@ -48,10 +40,22 @@ class Plan:
     widths : mapping of (name, op, int) to RegionType
         Type of the region of a value that is looked up, by the graph's node that it was emitted for, its op, and its
         number among those.
+    narrow : bool
+        Whether every accumulator must fit a lookup, because one that seemed to reach outputs only shares a region with
+        a lookup, or is read by one.
     """
 
     uniform_inputs: frozenset[str] = frozenset()
     widths: Mapping[tuple[str, str, int], RegionType] = field(default_factory=dict)
+    narrow: bool = False
+
+
+class ReplanError(Exception):
+    """The import cannot go on as planned; import again by another plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
 
 
 @dataclass
@@ -137,7 +141,7 @@ class Quantizer:
             if regions[base].bit_width - reading.dropped > reading.bits
         }
         widths = {**self.plan.widths, **wide}
-        return Plan(self.plan.uniform_inputs, widths) if widths != self.plan.widths else None
+        return replace(self.plan, widths=widths) if widths != self.plan.widths else None
 
     # -- static operations ---------------------------------------------------------------------------------------------
 
@@ -178,7 +182,7 @@ class Quantizer:
 
         Raises
         ------
-        NonUniformInputError
+        ReplanError
             If `x` is an input with a scale per element.
         """
         bits = self.settings.n_bits.op_inputs if bits is None else bits
@@ -187,7 +191,7 @@ class Quantizer:
             if fits:
                 return x
             if x.source not in self.plan.uniform_inputs:
-                raise NonUniformInputError(x.source)
+                raise ReplanError(replace(self.plan, uniform_inputs=self.plan.uniform_inputs | {x.source}))
         if fits and self.bits(x.node) <= bits + _SLACK_BITS:
             return self._apart(x)
         return self.lookup(x, bits, axes if self.settings.activations == "per_channel" else ())
@@ -225,6 +229,8 @@ class Quantizer:
         reading = self._reading(x.node, rounded and x.node not in self.exact)
         bounds = self.builder.value(reading.node).bounds
         lo, hi = bounds.minimum, bounds.maximum
+        if not self.plan.narrow and (reading.widest > WIDEST_LOOKUP or hi - lo >= 2**WIDEST_TABLE):
+            raise ReplanError(replace(self.plan, narrow=True, widths={}))
         if hi - lo >= 2**WIDEST_TABLE:
             raise QuantizationError(
                 f"{self.name}: a lookup would read {bounds.bit_width} bits, at most {WIDEST_TABLE} can be simulated "

@@ -34,6 +34,8 @@ class Reading:
         Low bits of the encoding that the lookup need not read.
     bits : int
         Bits that it is meant to read.
+    widest : int
+        Bits of the widest lookup on the way: `bits`, or those of the value if it is rounded exactly.
     """
 
     node: int
@@ -41,6 +43,7 @@ class Reading:
     spare: int
     dropped: int
     bits: int
+    widest: int
 
     def original(self, looked_up: IntArray) -> IntArray:
         """The value's integers for those that are looked up."""
@@ -73,7 +76,9 @@ def narrow(z: Quantizer, node: int, region: RegionType | None, rounding: Roundin
         node = z.emit("round", node, lsbs=spare, method="approximate")
     if dropped and rounding:
         node = z.emit("round", node, lsbs=spare + dropped, method=rounding.method)
-    return Reading(node, centre, spare, spare + dropped if node != base else 0, width - dropped)
+    bits = width - dropped
+    widest = width if dropped and rounding and rounding.method == "exact" else bits
+    return Reading(node, centre, spare, spare + dropped if node != base else 0, bits, widest)
 
 
 def _centre(lo: int, hi: int, width: int, dropped: int, *, signed: bool) -> int:

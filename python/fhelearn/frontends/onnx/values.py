@@ -99,7 +99,9 @@ class Encrypted:
 
     def at(self, q: NDArray[Any]) -> Clear:
         """The elements for integers q, shape ``(rows, *broadcastable to shape)``, in the type that ONNX gives them."""
-        return as_kind(self.scale * q + self.offset if self.function is None else self.function.call(q), self.kind)
+        if self.function is not None:
+            return as_kind(self.function.call(q), self.kind)
+        return as_kind(any_rank(self.scale) * q + any_rank(self.offset), self.kind)
 
     def mapped(self, function: Callable[[Clear], Clear], kind: str = "f") -> Encrypted:
         """`function` of every element, the same for all; nothing is emitted."""
@@ -119,6 +121,11 @@ class Encrypted:
 
 
 Tensor: TypeAlias = Clear | Encrypted
+
+
+def any_rank(array: NDArray[Any]) -> NDArray[Any]:
+    """A single number as a scalar: what is the same function for every element may be moved to fewer axes."""
+    return array.reshape(()) if array.size == 1 else array
 
 
 def as_kind(x: Clear, kind: str) -> Clear:

@@ -26,7 +26,7 @@ from fhelearn.frontends.onnx.compose import (
 )
 from fhelearn.frontends.onnx.quantizer import Quantizer
 from fhelearn.frontends.onnx.registry import GraphNode, imports
-from fhelearn.frontends.onnx.values import Clear, Encrypted, Tensor, kind_of, of_rank
+from fhelearn.frontends.onnx.values import Clear, Encrypted, Tensor, any_rank, kind_of, of_rank
 from fhelearn.onnx.forward import node_function
 
 UNARY = (
@@ -355,9 +355,10 @@ def _either(z: Quantizer, condition: Encrypted, a: Tensor, b: Tensor, kind: str)
     assert isinstance(x, Encrypted)
     assert not isinstance(other, Encrypted)
     truth = condition if condition.affine else z.lookup(condition, 1)
+    constant = any_rank(other)
 
     def choose(value: Clear, holds: Clear) -> Clear:
-        return np.where(holds, value, other) if x is a else np.where(holds, other, value)
+        return np.where(holds, value, constant) if x is a else np.where(holds, constant, value)
 
     return combine.of_pair(z, x, truth, choose, kind, uniform=np.size(other) == 1)
 

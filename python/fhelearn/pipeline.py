@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -215,7 +216,10 @@ class _Route(ABC):
     def onnx_model(self, model: Any) -> onnx.ModelProto:
         from fhelearn.onnx import export_sklearn
 
-        return export_sklearn(model, np.zeros((1, model.n_features_in_)))
+        row, names = np.zeros((1, model.n_features_in_)), getattr(model, "feature_names_in_", None)
+        if names is None or find_spec("pandas") is None:
+            return export_sklearn(model, row)
+        return export_sklearn(model, import_module("pandas").DataFrame(row, columns=names))
 
 
 class _Stepwise(_Route):

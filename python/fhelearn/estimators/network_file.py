@@ -263,19 +263,26 @@ def _options(row: Mapping[str, Any]) -> CompileOptions:
 def _check_borders(network: NetworkModel, where: str) -> None:
     """The parts must hand each other what they need, by name."""
     clean, quantized = network.clean, network.quantized
-    before, after = clean.before or network.model, clean.after or network.model
-    offered = {info.name for info in (before.graph.output if clean.before else before.graph.input)}
-    wanted = {info.name for info in (after.graph.input if clean.after else after.graph.output)}
-    encoders, decoders = [e.name for e in quantized.encoders], [d.name for d in quantized.decoders]
+    inputs, outputs = _names(network.model)
+    read, made = _names(clean.body)
+    before, after = (None if part is None else _names(part) for part in (clean.before, clean.after))
+    offered, wanted = before or (inputs, inputs), after or (outputs, outputs)
+    values = {*read, *(name for node in clean.body.graph.node for name in node.output)}
     if (
-        [info.name for info in clean.body.graph.input] != encoders
-        or [info.name for info in clean.body.graph.output] != decoders
-        or offered != set(encoders)
-        or wanted != set(decoders)
+        read != [encoder.name for encoder in quantized.encoders]
+        or made != [decoder.name for decoder in quantized.decoders]
+        or (set(offered[0]), set(offered[1])) != (set(inputs), set(read))
+        or (set(wanted[0]), wanted[1]) != (set(made), outputs)
+        or not {probe.tensor for probe in quantized.probes} <= values
     ):
         raise ModelFormatError(
-            f"{where}: its parts do not fit each other: a graph's inputs or outputs have other names"
+            f"{where}: its parts do not fit each other: a graph's inputs, outputs or values have other names"
         )
+
+
+def _names(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
+    """Of a graph's inputs and outputs."""
+    return [info.name for info in model.graph.input], [info.name for info in model.graph.output]
 
 
 def _extents(value: Any) -> tuple[int, ...]:

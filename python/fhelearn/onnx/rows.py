@@ -34,7 +34,7 @@ _PER_IMAGE = {
 _ALONG_AXIS = {"ArgMax": 0, "ArgMin": 0, "Hardmax": -1, "LogSoftmax": -1, "Softmax": -1}
 _REDUCTIONS = {
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
-    "ReduceSum", "", "ReduceSumSquare",
+    "ReduceSum", "ReduceSumSquare",
 }  # fmt: skip
 
 

@@ -198,13 +198,15 @@ def test_steps_that_no_graph_can_hold_run_in_the_clear(step, x):
     assert encrypted.report(x).max_errors == alone.report(between).max_errors
 
 
-def test_columns_of_a_frame_may_be_chosen_by_name():
+@pytest.mark.parametrize("last", [KMeans(3, n_init=1, random_state=0), LogisticRegression()], ids=repr)
+@pytest.mark.parametrize("remainder", ["drop", "passthrough"])
+def test_columns_of_a_frame_may_be_chosen_by_name(remainder, last):
     frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
-    columns = make_column_transformer((StandardScaler(), ["c", "a"]), remainder="passthrough")
-    model = make_pipeline(columns, KMeans(3, n_init=1, random_state=0)).fit(frame)
+    columns = make_column_transformer((StandardScaler(), ["c", "a"]), remainder=remainder)
+    model = make_pipeline(columns, last).fit(frame, LABELS)
     encrypted = from_sklearn_model(model, frame, n_bits=8)
     assert encrypted.onnx_model_.graph.input[0].type.tensor_type.shape.dim[1].dim_value == 4
-    assert (encrypted.predict(frame, fhe="simulate") == model.predict(frame)).mean() > 0.95
+    assert (encrypted.predict(frame, fhe="simulate") == model.predict(frame)).mean() > 0.9
 
 
 # -- the rest of the interface -----------------------------------------------------------------------------------------

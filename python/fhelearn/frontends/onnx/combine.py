@@ -19,6 +19,9 @@ from fhelearn.typing import FloatArray, IntArray
 _SPARE_BITS = 4
 """A sum without a lookup may be this much wider than its operands if a lookup will read it."""
 
+_FACTOR_BITS = 7
+"""Of factors whose product is at most as wide as a lookup can read, signs included."""
+
 _WIDEST_SUM = 40
 """Bits of the widest sum without a lookup that only the client will read."""
 
@@ -56,9 +59,22 @@ def subtract(z: Quantizer, x: Encrypted, y: Encrypted, *, feeds_lookup: bool = T
     return add(z, x, scaled(y, -1.0), feeds_lookup=feeds_lookup)
 
 
-def multiply(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted:
-    """``x * y`` of tensors of one shape: two lookups per element."""
-    x, y = (without_offset(z, factor) for factor in (x, y))
+def multiply(z: Quantizer, x: Encrypted, y: Encrypted, *, feeds_lookup: bool = True) -> Encrypted:
+    """``x * y`` of tensors of one shape: two lookups per element.
+
+    If a lookup that follows could not read the product, it is cut to what was seen, or has coarser factors.
+    """
+    product = _product(z, *(without_offset(z, factor) for factor in (x, y)))
+    if feeds_lookup and z.bits(product.node) > WIDEST_LOOKUP:
+        product = z.narrowed(product)
+    if feeds_lookup and z.bits(product.node) > WIDEST_LOOKUP:
+        bits = min(z.settings.n_bits.op_inputs, _FACTOR_BITS)
+        product = z.narrowed(_product(z, *(without_offset(z, z.lookup(factor, bits)) for factor in (x, y))))
+    return product
+
+
+def _product(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted:
+    """``x * y`` of tensors without offsets."""
     bounds = z.builder.inferred("multiply", x.node, y.node).bounds
     reason = "a product lies in the product of its factors' bounds"
     declared = DeclaredBounds(bounds.lo, bounds.hi, "structural", reason)
@@ -276,14 +292,17 @@ def _merged(z: Quantizer, x: Encrypted, y: Encrypted, *, feeds_lookup: bool) -> 
     low, high = (end(b.astype(np.float64), axis=shared, keepdims=True) for b, end in ends)
     bits = [z.bits(tensor.node) for tensor in (x, y)]
     widest = max(*bits, z.settings.n_bits.op_inputs) + _SPARE_BITS if feeds_lookup else _WIDEST_SUM
+    reach, far = _reach(z, fine), np.maximum(np.abs(low), np.abs(high))
     total = np.asarray(z.floats(x), dtype=np.float64) + z.floats(y)
     allowed = np.ptp(total) / (2**z.settings.n_bits.op_inputs - 1) / 2
     for times in range(1, 2**_SPARE_BITS + 1):  # how much finer the sum is than the finer operand
         scale = own / times
         multiple = np.rint(coarse.scale / scale)
-        if (np.abs(multiple) * np.maximum(np.abs(low), np.abs(high)) >= 2.0**widest).any():
+        if (np.abs(multiple) * far >= 2.0**widest).any():
             return None
-        if feeds_lookup and z.settings.rounding is None and _span(z, total, scale) >= 2.0**WIDEST_LOOKUP:
+        proved = 2 * (times * reach + float((np.abs(multiple) * far).max()))
+        seen = _span(z, total, scale) if z.settings.bounds == "calibrated" else proved
+        if feeds_lookup and min(seen, proved) >= _room(z):
             return None
         if (np.abs(coarse.scale - multiple * scale) * (high - low) / 2 <= allowed).all():
             break
@@ -302,6 +321,19 @@ def _span(z: Quantizer, values: FloatArray, scale: FloatArray) -> float:
     axes = varies_along(compact(scale))
     shared = tuple(a for a in range(values.ndim) if a - 1 not in axes)
     return float((np.ptp(values, axis=shared, keepdims=True)[0] / np.abs(scale)).max()) * (1 + 2 * z.settings.margin)
+
+
+def _reach(z: Quantizer, x: Encrypted) -> float:
+    """The greatest magnitude of a tensor's integers."""
+    return float(max(map(abs, _ends(z, x))))
+
+
+def _room(z: Quantizer) -> float:
+    """Steps that a sum may span if lookups are to read it; approximate rounding reads it however wide it is."""
+    rounding = z.settings.rounding
+    if rounding is None:
+        return 2.0**WIDEST_LOOKUP
+    return 2.0**WIDEST_LOOKUP - 2.0 ** (WIDEST_LOOKUP - rounding.n_bits) if rounding.method == "exact" else np.inf
 
 
 def _sum(

@@ -324,7 +324,7 @@ def _divide(z: Quantizer, node: GraphNode, x: Encrypted, y: Encrypted) -> Encryp
     if x.kind == "i":
         raise node.unsupported("both operands are encrypted integers", "make the divisor a constant, or cast to floats")
     reciprocal = composed(z, [y], lambda values: 1.0 / _of(values, 0), "f", [pole(node, y)])
-    return combine.multiply(z, x, reciprocal)
+    return combine.multiply(z, x, reciprocal, feeds_lookup=node.feeds_lookup)
 
 
 def _where_encrypted(z: Quantizer, node: GraphNode, condition: Encrypted, a: Tensor, b: Tensor) -> Encrypted:
@@ -366,7 +366,7 @@ def _either(z: Quantizer, condition: Encrypted, a: Tensor, b: Tensor, kind: str)
 _PAIRS: dict[str, Pair] = {
     "Add": lambda z, node, x, y: combine.add(z, x, y, feeds_lookup=node.feeds_lookup),
     "Sub": lambda z, node, x, y: combine.subtract(z, x, y, feeds_lookup=node.feeds_lookup),
-    "Mul": lambda z, node, x, y: combine.multiply(z, x, y),
+    "Mul": lambda z, node, x, y: combine.multiply(z, x, y, feeds_lookup=node.feeds_lookup),
     "Div": _divide,
     "Equal": _comparison(lambda d: d == 0),
     "Greater": _comparison(lambda d: d > 0),

@@ -12,9 +12,9 @@ from fhelearn.torch import build_quantized_module
 
 ACTIVATIONS = [
     nn.CELU(), nn.ELU(), nn.GELU(), nn.GELU(approximate="tanh"), nn.Hardshrink(), nn.Hardsigmoid(), nn.Hardswish(),
-    nn.Hardtanh(), nn.LeakyReLU(), nn.LogSigmoid(), nn.Mish(), nn.PReLU(), nn.PReLU(5), nn.ReLU(), nn.ReLU6(), nn.RReLU(),
-    nn.SELU(), nn.SiLU(), nn.Sigmoid(), nn.Softplus(), nn.Softplus(beta=2), nn.Softshrink(), nn.Softsign(), nn.Tanh(),
-    nn.Tanhshrink(), nn.Threshold(0.1, 0.5),
+    nn.Hardtanh(), nn.LeakyReLU(), nn.LogSigmoid(), nn.Mish(), nn.PReLU(), nn.PReLU(5), nn.ReLU(), nn.ReLU6(),
+    nn.RReLU(), nn.SELU(), nn.SiLU(), nn.Sigmoid(), nn.Softplus(), nn.Softplus(beta=2), nn.Softshrink(),
+    nn.Softsign(), nn.Tanh(), nn.Tanhshrink(), nn.Threshold(0.1, 0.5),
 ]  # fmt: skip
 HIDDEN = 5
 

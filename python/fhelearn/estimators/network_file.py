@@ -267,7 +267,7 @@ def _check_borders(network: NetworkModel, where: str) -> None:
     read, made = _names(clean.body)
     before, after = (None if part is None else _names(part) for part in (clean.before, clean.after))
     offered, wanted = before or (inputs, inputs), after or (outputs, outputs)
-    values = {*read, *(name for node in clean.body.graph.node for name in node.output)}
+    values = {*read, *made, *(info.name for info in clean.body.graph.value_info)}
     if (
         read != [encoder.name for encoder in quantized.encoders]
         or made != [decoder.name for decoder in quantized.decoders]

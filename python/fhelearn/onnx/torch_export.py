@@ -7,7 +7,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ def onnx_from_torch(
             options["dynamic_shapes"] = (tuple({0: rows} for _ in arguments),)
     elif dynamic_rows:
         options["dynamic_axes"] = {name: {0: "n"} for name in [*input_names, *output_names]}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, nullcontext() if dynamo else _without_log(module):
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
             module,
@@ -77,3 +77,16 @@ def onnx_from_torch(
             **options,
         )
         return onnx.load(path)
+
+
+@contextmanager
+def _without_log(module: torch.nn.Module) -> Iterator[None]:
+    """Keep the TorchScript exporter from printing the whole graph of a module that it fails on."""
+    import torch
+
+    # It switches its log on, whatever it is asked for, and then calls the module.
+    hook = module.register_forward_pre_hook(lambda *_: torch._C._jit_set_onnx_log_enabled(False))
+    try:
+        yield
+    finally:
+        hook.remove()

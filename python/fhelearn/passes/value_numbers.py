@@ -51,7 +51,7 @@ class ValueNumbers:
             return found
         values = np.broadcast_to(lo, node.value.shape)
         numbers = {int(v): self._number(("constant", int(v))) for v in np.unique(values[single])}
-        result = found.copy()
+        result = np.array(found)
         result[single] = [numbers[int(v)] for v in values[single]]
         return result
 
@@ -63,8 +63,7 @@ class ValueNumbers:
             attributes = dict(node.attributes)
             if op == "pad":
                 attributes["value"] = self._number(("constant", node.integer("value")))
-            moved: IntArray = OPS[op].evaluate([x[np.newaxis] for x in operands], attributes)[0]
-            return moved
+            return np.asarray(OPS[op].evaluate([x[np.newaxis] for x in operands], attributes)[0])
         if op in ("add_constant", "multiply_constant"):
             values = np.broadcast_to(node.array("value"), shape)
             return self._all(zip([op] * values.size, operands[0].flat, values.flat, strict=True), shape)

@@ -184,7 +184,7 @@ def test_a_pass_changes_no_answer(name: str) -> None:
     changed = refused = rows = 0
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
-        if name in RARE:  # a random program hardly ever has any
+        if name in RARE and seed % 3:  # a random program hardly ever has any
             program = RARE[name][seed % 2](rng)
         else:
             program = random_program(rng, small=seed % 2 == 0, calibrated=seed % 4 == 1)

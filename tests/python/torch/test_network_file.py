@@ -145,6 +145,7 @@ def _set(*path):
         _set("probes", 0, "node", 10**6),
         _set("probes", 0, "node", -1),
         _set("probes", 0, "node", True),
+        _set("probes", 0, "tensor", "other"),
         _set("probes", 0, "scale", {"shape": [7, 7], "values": [1.0] * 49}),
         _set("settings", "bounds", "guessed"),
         _set("settings", "n_bits", "op_inputs", 99),
@@ -200,6 +201,18 @@ def test_programs_and_graphs_of_another_network_are_refused(saved, load, tmp_pat
     for names in (["program"], ["raw"], ["program", "raw"], ["body"], ["model"], ["rim"], ["rim", "program", "raw"]):
         with pytest.raises(ModelFormatError):
             load(sealed({**parts, **{name: others[name] for name in names}}))
+
+
+@pytest.mark.parametrize("end", ["input", "output"])
+def test_models_whose_ends_have_other_names_than_those_of_its_parts_are_refused(saved, load, end):
+    parts = parts_of(saved)
+    model = onnx.load_from_string(parts["model"])
+    (old,) = (info.name for info in getattr(model.graph, end))
+    renamed = onnx.compose.add_prefix_graph(model.graph, "other_", rename_initializers=False)
+    assert getattr(renamed, end)[0].name == f"other_{old}"
+    model.graph.CopyFrom(renamed)
+    with pytest.raises(ModelFormatError, match="do not fit each other"):
+        load(sealed({**parts, "model": model.SerializeToString()}))
 
 
 def test_files_of_other_kinds_and_newer_versions_say_so(saved, load):

@@ -174,6 +174,14 @@ def test_operators_of_the_newer_exporter_only_are_exported_by_it(capfd):
     assert "Warning" not in capfd.readouterr().err
 
 
+def test_nothing_is_printed_of_a_module_that_one_exporter_fails_on(capfd):
+    module = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
+    hooks = dict(module._forward_pre_hooks)
+    export_torch(module, rows_of((4,)))
+    assert capfd.readouterr() == ("", "")
+    assert dict(module._forward_pre_hooks) == hooks
+
+
 def test_the_reasons_of_both_exporters_are_given():
     with pytest.raises(
         LoweringError, match=r"TorchScript exporter: .*bessel_j0.*; torch's dynamo exporter: .*bessel_j0"

@@ -56,7 +56,7 @@ def import_network(body: ModelProto, samples: Sequence[FloatArray], settings: Se
         If the data or the settings do not fit the graph.
     """
     plan = Plan()
-    for _ in range(_MOST_IMPORTS + len(body.graph.input)):
+    for _ in range(_MOST_IMPORTS + 1 + len(body.graph.input)):
         walk = _Walk(body, settings, plan)
         try:
             outputs = walk.run(samples)
@@ -64,11 +64,13 @@ def import_network(body: ModelProto, samples: Sequence[FloatArray], settings: Se
             plan = error.plan
             continue
         raw = walk.z.builder.build(*(node for node, _ in outputs))
+        whole = walk, raw, [decoder for _, decoder in outputs]
         better = walk.z.next_plan(raw)
         if better is None:
             break
         plan = better
-    return walk.network(raw, [decoder for _, decoder in outputs])
+    walk, raw, decoders = whole  # of the last import that came to its end: others are narrower, not more right
+    return walk.network(raw, decoders)
 
 
 @dataclass

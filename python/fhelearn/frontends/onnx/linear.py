@@ -116,15 +116,14 @@ def convolution(
 
 def accumulate(z: Quantizer, linear: LinearMap, *, feeds_lookup: bool) -> Encrypted:
     """Quantize the weights and emit the accumulator; `feeds_lookup` tells whether its width is a lookup's price."""
-    bits = z.settings.n_bits.op_weights
     largest = _channel_maximum(np.abs(linear.weights), linear.weight_axis)
     if not np.isfinite(largest).all():
         raise QuantizationError(f"{z.name}: weights times the range of its input overflow float64; rescale them")
-    step = _steps(linear, 2 ** (bits - 1) - 1, per_tensor=z.settings.weights == "per_tensor")
+    step = _steps(linear, 2 ** (z.settings.n_bits.op_weights - 1) - 1, per_tensor=z.settings.weights == "per_tensor")
     weights, factor, top = _fit(z, linear, step) if feeds_lookup else (_round(linear, step), None, 0)
     node = z.emit(linear.op, linear.node, weights=weights, **linear.attributes)
     node, centre = z.settle(node, (linear.output_axis,), top)
-    z.weight_bits[node] = bits
+    z.weight_bits[node] = _used_bits(linear, weights)
     rank = len(z.builder.value(node).shape)
     scale = (step if factor is None else factor).reshape([-1 if a == linear.output_axis else 1 for a in range(rank)])
     scale = scale * linear.outer
@@ -164,6 +163,13 @@ def _common_divisors(rows: FloatArray, largest: FloatArray) -> FloatArray:
 def _round(linear: LinearMap, step: FloatArray) -> IntArray:
     rounded: IntArray = np.rint(linear.weights / linear.per_channel(step)).astype(np.int64)
     return rounded
+
+
+def _used_bits(linear: LinearMap, weights: IntArray) -> int:
+    """Signed width of the weights without what all of a channel share: what fitting the sums left of those asked for."""
+    channels = np.moveaxis(weights, linear.weight_axis, 0).reshape(weights.shape[linear.weight_axis], -1)
+    unit = np.maximum(np.gcd.reduce(channels, axis=1), 1)
+    return int((np.abs(channels).max(axis=1) // unit).max()).bit_length() + 1
 
 
 def _fit(z: Quantizer, linear: LinearMap, step: FloatArray) -> tuple[IntArray, FloatArray | None, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,7 @@ class Quantizer:
     _copies: dict[int, int] = field(default_factory=dict)
     _lookups: dict[tuple[Any, ...], Encrypted] = field(default_factory=dict)
     _readings: dict[tuple[int, bool], Reading] = field(default_factory=dict)
+    _tables: dict[tuple[int, tuple[int, ...], bytes], int] = field(default_factory=dict)
     _broadcasts: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
 
     # -- the program ---------------------------------------------------------------------------------------------------
@@ -253,7 +255,11 @@ class Quantizer:
         table = np.repeat(table, step, axis=-1)[..., : hi - lo + 1]
         if table.shape[:-1] == (1,) * len(inner):
             table = table.reshape(-1)
-        node = self.emit("table_lookup", reading.node, lo=lo, table=table)
+        # Equal lookups would be shared at last, and their regions be one: the plan must know.
+        key = reading.node, table.shape, sha256(table.tobytes()).digest()
+        if key not in self._tables:
+            self._tables[key] = self.emit("table_lookup", reading.node, lo=lo, table=table)
+        node = self._tables[key]
         return Encrypted(node, x.shape, compact(grid.scale), compact(grid.offset), x.kind)
 
     def _reading(self, node: int, rounded: bool) -> Reading:
@@ -382,17 +388,20 @@ class Quantizer:
         """``sums(x)``, which adds integers along `axes`: of `x` as it is, if it is affine and has one scale there.
 
         Otherwise, and if the sums would be wider than what a lookup can read and one `feeds_lookup`, `x` is quantized
-        first. Booleans are added as numbers.
+        first, to as many bits fewer as they are too wide. Booleans are added as numbers.
         """
+        given = x
         kept = [a for a in range(len(x.shape)) if a not in axes]
         if not x.affine or set(varies_along(x.scale)) & set(axes):
             x = self.operand(x, kept)
         if x.kind == "b":
             x = replace(x, kind="i")
         result = self.narrowed(sums(x))
-        if feeds_lookup and self.bits(result.node) > WIDEST_LOOKUP:
-            fewer = min(self.settings.n_bits.op_inputs, self.bits(x.node))
-            x = self.lookup(x, fewer, kept if self.settings.activations == "per_channel" else ())
+        excess = self.bits(result.node) - WIDEST_LOOKUP
+        if feeds_lookup and excess > 0:
+            fewer = max(min(self.settings.n_bits.op_inputs, self.bits(x.node) - excess), 1)
+            x = self.lookup(given, fewer, kept if self.settings.activations == "per_channel" else ())
+            x = replace(x, kind=result.kind)
             result = self.narrowed(sums(x))
         if x.node in self.maxima:
             self.maxima.add(result.node)

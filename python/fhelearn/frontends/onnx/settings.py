@@ -120,6 +120,7 @@ class Settings:
             ("observer", ObserverName),
             ("weights", Granularity),
             ("activations", Granularity),
+            ("observer", ObserverName),
         ):
             if getattr(self, name) not in get_args(kinds):
                 allowed = " or ".join(map(repr, get_args(kinds)))

@@ -240,6 +240,6 @@ def _export(model: Any, module: Any, rows: NDArray[Any]) -> onnx.ModelProto:
 def _failure(model: Any, error: Exception) -> str:
     return (
         f"{type(model).__name__}: hummingbird-ml {version('hummingbird-ml')} (torch {version('torch')}) cannot convert "
-        f"this model to ONNX: {type(error).__name__}: {' '.join(str(error).split())[:300]}; models that fhelearn has a "
-        "class for predict, simulated and encrypted, without the ONNX view"
+        f"this model to ONNX: {type(error).__name__}: {' '.join(str(error).split())[:300]}; where fhelearn has a "
+        "class for the model, predictions, simulated and encrypted, do not need the ONNX view"
     )

@@ -84,7 +84,7 @@ def composed(
 
     def call(q: IntArray) -> Clear:
         with np.errstate(all="ignore"):
-            return function([_elements(t, q) for t in tensors])
+            return function([None if t is None else _elements(t, q) for t in tensors])
 
     uniform = all(t is None or (t.uniform if isinstance(t, Encrypted) else t.size == 1) for t in tensors)
     inherited = [pole for tensor in encrypted for pole in tensor.poles]
@@ -94,9 +94,7 @@ def composed(
     return replace(base, scale=one, offset=0 * one, kind=kind, function=made, source="")
 
 
-def _elements(tensor: Tensor | None, q: IntArray) -> Clear | None:
-    if tensor is None:
-        return None
+def _elements(tensor: Tensor, q: IntArray) -> Clear:
     return tensor.at(q) if isinstance(tensor, Encrypted) else any_rank(tensor)
 
 
@@ -111,7 +109,7 @@ def _poles(node: GraphNode, inputs: Sequence[Tensor | None]) -> list[Pole]:
     elif node.op_type in ("Div", "Mod"):
         divisor = inputs[1]
     elif node.op_type == "Pow":
-        base, exponent = inputs
+        base, exponent = (np.zeros(()) if tensor is None else tensor for tensor in inputs)
         return [Pole(str(node), lambda q: np.where(_elements(exponent, q) < 0, _elements(base, q), 1), False)]
     else:
         return []

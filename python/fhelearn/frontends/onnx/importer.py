@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fhelearn.exceptions import UnsupportedOperatorError
+from fhelearn.exceptions import QuantizationError, UnsupportedOperatorError
 from fhelearn.frontends.onnx.network import Probe, QuantizedNetwork, TensorDecoder, TensorEncoder, flat
 from fhelearn.frontends.onnx.quantizer import Plan, Quantizer, ReplanError
 from fhelearn.frontends.onnx.registry import ANY_REMEDY, OPERATORS, REMEDIES, GraphNode
@@ -113,6 +113,8 @@ class _Walk:
 
         self.z.name = info.name
         shape = tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
+        if 0 in shape:
+            raise QuantizationError(f"input {info.name!r} of shape {shape} has no elements; leave it out of the graph")
         x = np.asarray(x, dtype=np.float64).reshape(len(x), *shape)
         kind = kind_of(onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
         bits = max(self.settings.n_bits.model_inputs, MIN_BITS)

@@ -166,7 +166,7 @@ def _round(linear: LinearMap, step: FloatArray) -> IntArray:
 
 
 def _used_bits(linear: LinearMap, weights: IntArray) -> int:
-    """Signed width of the weights without what all of a channel share: what fitting the sums left of those asked for."""
+    """Signed width of the weights, less what all of a channel share: what fitting the sums left of those asked for."""
     channels = np.moveaxis(weights, linear.weight_axis, 0).reshape(weights.shape[linear.weight_axis], -1)
     unit = np.maximum(np.gcd.reduce(channels, axis=1), 1)
     return int((np.abs(channels).max(axis=1) // unit).max()).bit_length() + 1

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from fhelearn.typing import FloatArray, IntArray
 
 WIDEST_TABLE = 20
 """Bits of the widest accumulator that gets a table (only up to 16 can be encrypted)."""
+
+_MOST_ENTRIES = 2**26
+"""Of all tables of a node: half a gigabyte."""
 
 _NUMBERS_AT_ONCE = 2**22
 """Size of the matrix that a convolution of samples is unrolled to."""
@@ -239,7 +243,8 @@ class Quantizer:
                 "and 16 encrypted; set rounding_threshold_bits, lower n_bits, or use bounds='calibrated'"
             )
         step = 2**reading.dropped  # what lies between its multiples is never read
-        q = reading.original(np.arange(lo, hi + 1, step, dtype=np.int64)).reshape(-1, *(1,) * len(x.shape))
+        q = reading.original(np.arange(lo, hi + 1, step, dtype=np.int64).reshape(-1, *(1,) * len(x.shape)))
+        self._refuse_many_tables(x, grid, q[:1], hi - lo + 1)
         with np.errstate(all="ignore"):
             values = np.array(x.at(q), dtype=np.float64)
             self._refuse_poles(x, reading, q, values)
@@ -261,6 +266,16 @@ class Quantizer:
             self._tables[key] = self.emit("table_lookup", reading.node, lo=lo, table=table)
         node = self._tables[key]
         return Encrypted(node, x.shape, compact(grid.scale), compact(grid.offset), x.kind)
+
+    def _refuse_many_tables(self, x: Encrypted, grid: Grid, q: IntArray, entries: int) -> None:
+        """Raise QuantizationError if a table of so many entries for every element that differs does not fit memory."""
+        with np.errstate(all="ignore"):
+            tables = prod(np.broadcast_shapes(np.shape(x.at(q))[1:], grid.scale.shape))
+        if tables * entries > _MOST_ENTRIES:
+            raise QuantizationError(
+                f"{self.name}: {tables} elements differ in what is looked up, and need a table of {entries} entries "
+                f"each, at most {_MOST_ENTRIES} fit; lower n_bits, or let constants vary by channel only"
+            )
 
     def _reading(self, node: int, rounded: bool) -> Reading:
         """How lookups read a node; emitted once."""

@@ -119,3 +119,22 @@ def test_the_bits_of_weights_are_those_that_are_left(rng):
 def test_an_unknown_observer_is_refused_even_where_none_observes():
     with pytest.raises(QuantizationError, match="observer must be 'minmax' or 'percentile' or 'mse', got 'median'"):
         Settings(settings(8).n_bits, observer="median")
+
+
+def test_more_tables_than_memory_holds_are_refused(rng):
+    """A constant per pixel behind a convolution makes a table of 16 bits per pixel."""
+    nodes = [node("Conv", ["x", "w"], "h"), node("Add", ["h", "c"], "a"), node("Relu", "a", "y")]
+    constants = {
+        "w": rng.normal(size=(32, 32, 1, 1)).astype(np.float32),
+        "c": rng.normal(size=(1, 32, 8, 8)).astype(np.float32),
+    }
+    model = build(nodes, [value("x", (1, 32, 8, 8))], ["y"], constants)
+    with pytest.raises(QuantizationError, match=r"2048 elements differ .* at most 67108864 fit; lower n_bits"):
+        imported(model, [rng.normal(size=(3, 32, 8, 8))])
+
+
+@pytest.mark.parametrize("shape", [(0,), (1, 0), (1, 0, 3)])
+def test_an_input_without_elements_is_refused(shape):
+    model = build([node("Relu", "x", "y")], [value("x", shape)], ["y"])
+    with pytest.raises(QuantizationError, match=r"input 'x' of shape .* has no elements"):
+        imported(model, [np.zeros((5, *shape))])

@@ -60,8 +60,8 @@ def _emit_alive(
     declared = declared_bounds(node)
     some: DeclaredBounds | None = None
     if declared is not None:
-        ends = (np.take(end, alive, axis) for end in node.value.bounds.broadcast(node.value.shape).to_int64())
-        some = DeclaredBounds(*ends, declared.provenance, declared.reason)
+        low, high = (np.take(end, alive, axis) for end in node.value.bounds.broadcast(node.value.shape).to_int64())
+        some = DeclaredBounds(low, high, declared.provenance, declared.reason)
     x = builder.emit("gather", operand, axis=axis, indices=alive)
     found = emit_within(builder, "table_lookup", x, declared=some, name=node.name, lo=node.integer("lo"), table=table)
     known = np.ascontiguousarray(np.take(lo, np.flatnonzero(dead), axis))

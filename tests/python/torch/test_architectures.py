@@ -5,6 +5,7 @@ from functools import cached_property
 import numpy as np
 import pytest
 
+from fhelearn.backends.concrete.lowering import normalize
 from fhelearn.backends.native import NativeEngine
 from fhelearn.estimators.compiled_network import WIDEST_NATIVE_LOOKUP
 from fhelearn.frontends.onnx.network import lookup_groups
@@ -103,3 +104,10 @@ def test_no_lookup_is_too_wide_to_be_encrypted_where_accumulators_are_rounded(tr
 
 def test_calibration_rows_never_overflow(trained):
     assert not len(trained.module.overflowing_rows(trained.task.x[:CALIBRATION_ROWS]))
+
+
+def test_what_is_simulated_is_the_very_program_that_is_encrypted(trained):
+    """The back end's normal form changes nothing, so rows that overflow wrap alike."""
+    rounded = trained.quantized(n_bits=5, rounding_threshold_bits={"n_bits": 5, "method": "approximate"})
+    for program in (trained.module.program, rounded.program):
+        assert normalize(program) == program

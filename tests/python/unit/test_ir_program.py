@@ -279,4 +279,4 @@ def test_cost_counts_lookups_by_the_width_of_their_region() -> None:
     assert result.lookups == {4: 2, 3: 2, 2: 2, 5: 2 * 2}  # two removed bits, what is left, a product
     assert result.total_lookups == 10
     assert result.multiply_accumulates == 8
-    assert result.price == 2 * (62 + 42 + 30) + 4 * 99
+    assert result.price == 2 * (62 + 62 + 30) + 4 * 99

@@ -455,7 +455,7 @@ class Circuit:
             seconds = self._observed.estimate(pieces)
         if seconds is not None:
             return seconds
-        return timing.estimate(self._lowered.lookups_by_bit_width, pieces, self.batch_size, self.program)
+        return timing.estimate(self.cost.complexity, pieces, self.batch_size, self.program)
 
     def _measure(self) -> None:
         """Run a circuit without lookups on batches and on rows, with keys of its own, which take milliseconds."""

@@ -1,11 +1,11 @@
-"""How long lookups take here: one small circuit is timed once per process, and known ratios give the other widths."""
+"""How long lookups take here: one small circuit is timed once per process, the optimizer's counts give the others."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -45,19 +45,22 @@ class Observations:
         return total
 
 
-def estimate(lookups: Mapping[int, int], pieces: Sequence[plan.Piece], batch_size: int, program: Program) -> float:
-    """Seconds for rows grouped into `pieces`, whose lookups per row are `lookups` (operand width to count)."""
+def estimate(complexity: float, pieces: Sequence[plan.Piece], batch_size: int, program: Program) -> float:
+    """Seconds for rows grouped into `pieces`, whose lookups take `complexity` operations per row by the optimizer."""
     with _lock:
-        factor = machine_factor()
+        pace = seconds_per_operation()
     computed = sum(batch_size if piece.batched else 1 for piece in pieces)
     levelled = plan.row_milliseconds(program, {})
-    row = sum(count * plan.lookup_milliseconds(bits) for bits, count in lookups.items()) * factor + levelled
-    return (computed * row + len(pieces) * plan.call_milliseconds(lookups)) / 1000.0
+    fixed = computed * levelled + len(pieces) * plan.call_milliseconds({_CALIBRATION_BITS: 1})
+    return computed * complexity * pace + fixed / 1000.0
 
 
 @cache
-def machine_factor() -> float:
-    """Time of 64 four-bit lookups in one call, on all cores of this machine, over one core's tabulated time.
+def seconds_per_operation() -> float:
+    """Time of 64 four-bit lookups in one call, on all cores of this machine, over the operations that they count for.
+
+    The optimizer's count predicts times of other widths within a fifth (measured from 3 to 6 bits, and for sums that
+    are rounded), which the width of what is looked up does not: rounding reads single bits of wide values.
 
     Takes about three seconds (key generation), once per process.
     """
@@ -75,5 +78,5 @@ def machine_factor() -> float:
         started = time.perf_counter()
         circuit.run(sample)
         seconds.append(time.perf_counter() - started)
-    tabulated = _CALIBRATION_LOOKUPS * plan.lookup_milliseconds(_CALIBRATION_BITS) + plan.call_milliseconds({4: 1})
-    return min(seconds[1:]) * 1000.0 / tabulated
+    fixed = plan.call_milliseconds({_CALIBRATION_BITS: 1}) / 1000.0
+    return max(min(seconds[1:]) - fixed, 0.5 * min(seconds[1:])) / circuit.cost.complexity

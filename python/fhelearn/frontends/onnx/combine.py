@@ -14,7 +14,7 @@ from fhelearn.frontends.onnx.settings import WIDEST_LOOKUP
 from fhelearn.frontends.onnx.values import Clear, Encrypted, Function, Pole, compact, of_rank, steps_of, varies_along
 from fhelearn.ir import DeclaredBounds
 from fhelearn.quantization.grids import Grid
-from fhelearn.typing import FloatArray, IntArray
+from fhelearn.typing import FloatArray, IntArray, Provenance
 
 _SPARE_BITS = 4
 """A sum without a lookup may be this much wider than its operands if a lookup will read it."""
@@ -77,7 +77,7 @@ def _product(z: Quantizer, x: Encrypted, y: Encrypted) -> Encrypted:
     """``x * y`` of tensors without offsets."""
     bounds = z.builder.inferred("multiply", x.node, y.node).bounds
     reason = "a product lies in the product of its factors' bounds"
-    declared = DeclaredBounds(bounds.lo, bounds.hi, "structural", reason)
+    declared = DeclaredBounds(bounds.lo, bounds.hi, _provenance(z), reason)
     quarters = [z.tabulated(z.emit(op, x.node, y.node), lambda v: np.floor(v * v / 4)) for op in ("add", "sub")]
     node = z.emit("sub", *quarters, declared=declared)
     return Encrypted(node, x.shape, x.scale * y.scale, np.zeros_like(x.scale), x.kind)
@@ -105,9 +105,14 @@ def greater(z: Quantizer, x: int, y: int) -> int:
     """The greater of two nodes' integers, ``y + max(x - y, 0)``: one lookup per element."""
     bounds = z.builder.inferred("maximum", x, y).bounds
     reason = "a maximum lies between the greater of its operands' bounds"
-    declared = DeclaredBounds(bounds.lo, bounds.hi, "structural", reason)
+    declared = DeclaredBounds(bounds.lo, bounds.hi, _provenance(z), reason)
     excess = z.tabulated(z.emit("sub", x, y), lambda v: np.maximum(v, 0))
     return z.emit("add", y, excess, declared=declared)
+
+
+def _provenance(z: Quantizer) -> Provenance:
+    """Of bounds that follow from those of operands, which calibration may have set."""
+    return "structural" if z.settings.bounds == "proved" else "calibrated"
 
 
 def of_difference(z: Quantizer, x: Encrypted, y: Encrypted, function: Callable[[Clear], Clear]) -> Encrypted:

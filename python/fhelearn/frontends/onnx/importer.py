@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fhelearn.exceptions import QuantizationError, UnsupportedOperatorError
+from fhelearn.exceptions import LoweringError, QuantizationError, UnsupportedOperatorError
 from fhelearn.frontends.onnx.network import Probe, QuantizedNetwork, TensorDecoder, TensorEncoder, flat
 from fhelearn.frontends.onnx.quantizer import Plan, Quantizer, ReplanError
 from fhelearn.frontends.onnx.registry import ANY_REMEDY, OPERATORS, REMEDIES, GraphNode
@@ -16,7 +16,13 @@ from fhelearn.frontends.onnx.settings import Settings
 from fhelearn.frontends.onnx.values import Encrypted, Tensor, kind_of
 from fhelearn.ir import Program
 from fhelearn.onnx.forward import node_function
-from fhelearn.passes import eliminate_dead_nodes, expand_products, fold_constant_lookups, share_equal_lookups
+from fhelearn.passes import (
+    canonicalize_linear,
+    eliminate_dead_nodes,
+    expand_products,
+    fold_constant_lookups,
+    share_equal_lookups,
+)
 from fhelearn.quantization.grids import observe
 from fhelearn.quantization.uniform import MIN_BITS, ColumnRange, UniformDecoder, UniformEncoder
 from fhelearn.typing import FloatArray
@@ -197,9 +203,17 @@ def _table_encoder(span: ColumnRange, bits: int, *, whole: bool) -> UniformEncod
 
 
 def normal(program: Program) -> Program:
-    """The program as it is run: no products, no equal or constant lookups, no dead nodes."""
+    """The program as it is run: no products, no equal or constant lookups, no dead nodes, independent sums.
+
+    So it is the very program that is encrypted, and rows that overflow wrap alike. Sums of correlated values that are
+    too large to be made independent cannot be encrypted; they stay as they are.
+    """
     expanded = expand_products(eliminate_dead_nodes(program))
-    return eliminate_dead_nodes(share_equal_lookups(fold_constant_lookups(expanded)))
+    shared = share_equal_lookups(fold_constant_lookups(expanded))
+    try:
+        return eliminate_dead_nodes(canonicalize_linear(shared))
+    except LoweringError:
+        return eliminate_dead_nodes(shared)
 
 
 def _attributes(proto: NodeProto) -> dict[str, Any]:

@@ -149,12 +149,18 @@ class LookupGroup:
         Width of what is looked up: of the region, less what rounding removed.
     count : int
         Lookups per row.
+    price : int
+        Of all of them, in millions of operations.
+    rounding : bool
+        Whether they take out single bits, in exact rounding; the table is read by others.
     """
 
     node: int
     layer: str
     bits: int
     count: int
+    price: int
+    rounding: bool
 
 
 def layers_of(program: Program) -> tuple[str, ...]:
@@ -169,4 +175,6 @@ def layers_of(program: Program) -> tuple[str, ...]:
 def lookup_groups(program: Program) -> list[LookupGroup]:
     """The lookups of a program, in order, with the layers they belong to."""
     layers = layers_of(program)
-    return [LookupGroup(node, layers[node], bits, count) for node, bits, count in lookup_counts(program)]
+    return [
+        LookupGroup(c.node, layers[c.node], c.bit_width, c.lookups, c.price, c.rounding) for c in lookup_counts(program)
+    ]

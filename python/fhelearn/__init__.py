@@ -13,6 +13,7 @@ from fhelearn.exceptions import (
     InputRangeError,
     KeysError,
     LoweringError,
+    ModelFormatError,
     NotCompiledError,
     OutOfRangeError,
     OutOfRangeWarning,
@@ -20,6 +21,7 @@ from fhelearn.exceptions import (
     ProgramError,
     ProgramFormatError,
     QuantizationError,
+    UnsupportedOperatorError,
 )
 
 __version__ = "0.1.0"
@@ -33,6 +35,7 @@ __all__ = [
     "InputRangeError",
     "KeysError",
     "LoweringError",
+    "ModelFormatError",
     "NotCompiledError",
     "OutOfRangeError",
     "OutOfRangeWarning",
@@ -40,5 +43,6 @@ __all__ = [
     "ProgramError",
     "ProgramFormatError",
     "QuantizationError",
+    "UnsupportedOperatorError",
     "__version__",
 ]

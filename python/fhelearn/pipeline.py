@@ -15,29 +15,33 @@
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from fhelearn.estimators.adapters import PlainFeatures
 from fhelearn.estimators.base import FHEMixin, float64
 from fhelearn.estimators.bits import parse_n_bits
 from fhelearn.estimators.build import check_keywords
-from fhelearn.estimators.compiled import CompiledLinear, CompiledModel, CompileOptions
+from fhelearn.estimators.compiled import CompiledLinear, CompileOptions
 from fhelearn.estimators.compiled_network import CompiledNetwork, NetworkModel
 from fhelearn.estimators.mixin import FHELinearMixin
 from fhelearn.estimators.network_mixin import DEFAULT_MARGIN, DEFAULT_ROUNDING, parse_network_bits
-from fhelearn.estimators.network_report import network_report
-from fhelearn.estimators.out_of_range import report_clipped
-from fhelearn.estimators.report import LinearReport, accuracy_figures, cost_figures
+from fhelearn.estimators.pipeline_routes import (
+    ANSWERS,
+    AffineRoute,
+    Answer,
+    GraphRoute,
+    Route,
+    StepwiseRoute,
+    checked_rows,
+)
 from fhelearn.exceptions import LoweringError, ModelFormatError
 from fhelearn.frontends.linear import LinearMap, quantize_linear
 from fhelearn.frontends.onnx import Rounding, Settings, import_linear_or_network, linear_map
@@ -54,7 +58,10 @@ __all__ = ["EncryptedPipeline", "from_sklearn_model"]
 
 _TRIED_ROWS = 100
 
-_ANSWERS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
+_OWN_MODULES = (
+    "linear_model, svm, naive_bayes, discriminant_analysis, cross_decomposition, kernel_ridge, tree, ensemble, "
+    "neural_network, xgboost, lightgbm"
+)
 
 
 def from_sklearn_model(model: Any, X: Any, *, n_bits: Any = None, **compile_options: Any) -> EncryptedPipeline:
@@ -99,13 +106,13 @@ def from_sklearn_model(model: Any, X: Any, *, n_bits: Any = None, **compile_opti
         return EncryptedPipeline(model, _of_other(model, before, last, X, n_bits, **compile_options))
     if before is None:
         return EncryptedPipeline(
-            model, _Stepwise(None, own.from_sklearn_model(last, X, n_bits=n_bits, **compile_options))
+            model, StepwiseRoute(None, own.from_sklearn_model(last, X, n_bits=n_bits, **compile_options))
         )
     affine = _affine_steps(before, X) if _takes_plain_features(own) else None
     if affine is not None:
         return EncryptedPipeline(model, _of_affine(model, X, own, last, affine, n_bits, **compile_options))
     estimator = own.from_sklearn_model(last, before.transform(X), n_bits=n_bits, **compile_options)
-    return EncryptedPipeline(model, _Stepwise(before, estimator))
+    return EncryptedPipeline(model, StepwiseRoute(before, estimator))
 
 
 class EncryptedPipeline:
@@ -121,7 +128,7 @@ class EncryptedPipeline:
         A copy of the one that was given.
     """
 
-    def __init__(self, model: Any, route: _Route) -> None:
+    def __init__(self, model: Any, route: Route) -> None:
         self.model = model
         self._route = route
 
@@ -130,6 +137,16 @@ class EncryptedPipeline:
         if fhe == "disable":
             return getattr(self.model, method)(X)
         return self._route.answer(method, X, fhe, n_jobs, progress)
+
+    def __repr__(self) -> str:
+        steps = [step for _, step in self.model.steps] if isinstance(self.model, Pipeline) else [self.model]
+        names = " -> ".join(step if isinstance(step, str) else type(step).__name__ for step in steps)
+        return f"EncryptedPipeline({names}; encrypted: {self._route.encrypted}; {', '.join(self._route.methods)})"
+
+    @property
+    def classes_(self) -> Any:
+        """The model's class labels, in the order of the columns of ``predict_proba``; AttributeError without any."""
+        return self.model.classes_
 
     @property
     def program_(self) -> Program:
@@ -153,6 +170,29 @@ class EncryptedPipeline:
     def dequantize_output(self, q: IntArray) -> FloatArray:
         """The floats that decrypted integers stand for, before the client's last steps. Shape (n, *outputs)."""
         return self._route.dequantize(q)
+
+    def answer(self, q: Any, method: str = "predict") -> Any:
+        """What a method answers for decrypted integers: the client's last step, where it decrypts itself.
+
+        Parameters
+        ----------
+        q : ndarray of integers, shape (n, *outputs), or tuple of them if the program has several outputs
+            As ``fhe_circuit_.decrypt`` returns them.
+        method : str, default="predict"
+            One of those that the model has: "predict", "predict_proba", "transform", ...
+
+        Returns
+        -------
+        answer : what the method returns for n rows
+
+        Raises
+        ------
+        ValueError
+            If `q` has another shape, or the model has no such method.
+        """
+        if method not in self._route.methods:
+            raise ValueError(f"method must be one of {', '.join(self._route.methods)}, got {method!r}")
+        return self._route.answer_of(method, q)
 
     def report(self, X: Any = None, y: Any = None) -> Any:
         """What predictions on ciphertexts cost, and how closely they follow the model's.
@@ -181,157 +221,11 @@ def _method(name: str) -> Any:
     return available_if(lambda self: name in self._route.methods)(method)
 
 
-for _name in _ANSWERS:
+for _name in ANSWERS:
     setattr(EncryptedPipeline, _name, _method(_name))
 
 
-# -- three ways --------------------------------------------------------------------------------------------------------
-
-
-class _Route(ABC):
-    """What is encrypted, and how answers follow from it.
-
-    Attributes
-    ----------
-    compiled : CompiledModel
-    methods : tuple of str
-        Those that can be answered.
-    """
-
-    compiled: CompiledModel
-    methods: tuple[str, ...]
-
-    @abstractmethod
-    def answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any: ...
-
-    @abstractmethod
-    def quantize(self, X: Any) -> IntArray: ...
-
-    @abstractmethod
-    def dequantize(self, q: IntArray) -> FloatArray: ...
-
-    @abstractmethod
-    def report(self, model: Any, X: Any, y: Any) -> Any: ...
-
-    def onnx_model(self, model: Any) -> onnx.ModelProto:
-        from fhelearn.onnx import export_sklearn
-
-        row, names = np.zeros((1, model.n_features_in_)), getattr(model, "feature_names_in_", None)
-        if names is None or find_spec("pandas") is None:
-            return export_sklearn(model, row)
-        return export_sklearn(model, import_module("pandas").DataFrame(row, columns=names))
-
-
-class _Stepwise(_Route):
-    """The steps before the last in the clear, then the last."""
-
-    def __init__(self, before: Any, estimator: Any) -> None:
-        self.before, self.estimator = before, estimator
-        self.methods = tuple(name for name in _ANSWERS if name != "transform" and hasattr(estimator, name))
-
-    @property
-    def compiled(self) -> CompiledModel:  # type: ignore[override]
-        return self.estimator._fhe_state()  # type: ignore[no-any-return]
-
-    def prepared(self, X: Any) -> Any:
-        return X if self.before is None else self.before.transform(X)
-
-    def answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any:
-        return getattr(self.estimator, method)(self.prepared(X), fhe=fhe, n_jobs=n_jobs, progress=progress)
-
-    def quantize(self, X: Any) -> IntArray:
-        return self.estimator.quantize_input(self.prepared(X))  # type: ignore[no-any-return]
-
-    def dequantize(self, q: IntArray) -> FloatArray:
-        return self.estimator.dequantize_output(q)  # type: ignore[no-any-return]
-
-    def report(self, model: Any, X: Any, y: Any) -> Any:
-        return self.estimator.report(None if X is None else self.prepared(X), y)
-
-
-class _Affine(_Route):
-    """One dot product of raw features; `estimator` turns its scores into answers."""
-
-    compiled: CompiledLinear
-
-    def __init__(self, model: Any, estimator: Any, compiled: CompiledLinear) -> None:
-        self.model, self.estimator, self.compiled = model, estimator, compiled
-        self.methods = tuple(name for name in _ANSWERS if name != "transform" and hasattr(estimator, name))
-
-    def scores(self, X: Any, fhe: str, n_jobs: int | None = None, progress: bool | None = None) -> FloatArray:
-        q = self.compiled.encode(_rows(self.model, X), stacklevel=5)
-        if fhe == "simulate":
-            return self.compiled.decode(self.compiled.simulate(q, n_jobs=n_jobs))
-        return self.compiled.decode(self.compiled.execute(q, n_jobs=n_jobs, progress=progress))
-
-    def answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any:
-        return self.estimator._fhe_from_scores(method, self.scores(X, fhe, n_jobs, progress))
-
-    def quantize(self, X: Any) -> IntArray:
-        return self.compiled.encode(_rows(self.model, X), stacklevel=3)
-
-    def dequantize(self, q: IntArray) -> FloatArray:
-        return self.compiled.decode(q)
-
-    def report(self, model: Any, X: Any, y: Any) -> LinearReport:
-        figures = cost_figures(self.compiled)
-        if X is not None:
-            _, below, above = self.compiled.quantized.encoder.quantize_counting(_rows(self.model, X))
-            scores = self.scores(X, "simulate")
-            view = self.estimator._fhe_adapter.view(self.estimator, scores.shape[1])
-            figures |= accuracy_figures(model, X, y, view.predict(scores), view, scores)
-            figures["clipped"] = int(below.sum() + above.sum())
-        return LinearReport(estimator=type(self.estimator).__name__, **figures)
-
-
-class _Graph(_Route):
-    """The steps `before` in the clear if there are any, then the ONNX graph of `model`."""
-
-    compiled: CompiledNetwork
-
-    def __init__(self, model: Any, before: Any, compiled: CompiledNetwork, answered: Mapping[str, _Answer]) -> None:
-        self.model, self.before, self.compiled, self.answered = model, before, compiled, answered
-        self.methods = tuple(answered)
-
-    def prepared(self, X: Any) -> FloatArray:
-        return _rows(self.model, X if self.before is None else self.before.transform(X))
-
-    def answer(self, method: str, X: Any, fhe: str, n_jobs: int | None, progress: bool | None) -> Any:
-        q = [self.encoded(X, 5)]
-        if fhe == "simulate":
-            integers = self.compiled.simulate(q, n_jobs=n_jobs)
-        else:
-            integers = self.compiled.run_encrypted(q, n_jobs=n_jobs, progress=progress)
-        return self.answered[method](self.compiled.decode(integers))
-
-    def encoded(self, X: Any, stacklevel: int) -> IntArray:
-        encoder = self.compiled.network.quantized.encoders[0]
-        (rows,) = self.compiled.network.preprocess([self.prepared(X)])
-        q, below, above = encoder.columns.quantize_counting(rows.reshape(len(rows), -1))
-        if (below + above).any():
-            names = [f"feature {j}" for j in range(encoder.columns.n_features)]
-            report_clipped(encoder.columns, names, below, above, len(rows), self.compiled.options, stacklevel)
-        return q.reshape(len(q), *encoder.shape)
-
-    def quantize(self, X: Any) -> IntArray:
-        return self.encoded(X, 4)
-
-    def dequantize(self, q: IntArray) -> FloatArray:
-        return self.compiled.network.quantized.dequantize([q])[0]
-
-    def report(self, model: Any, X: Any, y: Any) -> Any:
-        return network_report(self.compiled, None if X is None else [self.prepared(X)])
-
-    def onnx_model(self, model: Any) -> onnx.ModelProto:
-        return self.compiled.network.model if self.before is None else super().onnx_model(model)
-
-
 # -- making them -------------------------------------------------------------------------------------------------------
-
-
-def _rows(model: Any, X: Any) -> FloatArray:
-    """`X` as the model's first step would check it, float64, dense, shape (n, n_features)."""
-    return float64(validate_data(model, X, reset=False, accept_sparse="csr", dtype="numeric", order="C"))
 
 
 def _own_class(estimator: Any) -> type[FHEMixin] | None:
@@ -363,7 +257,7 @@ def _affine_steps(steps: Pipeline, X: Any) -> LinearMap | None:
     from fhelearn.onnx.cleanup import clean
 
     try:
-        x = _rows(steps, X)
+        x = checked_rows(steps, X)
         if linear_map(clean(export_sklearn(steps, X), cut=False).body) is None:
             return None
     except (LoweringError, ModelFormatError, ImportError, ValueError):
@@ -400,22 +294,22 @@ def _of_affine(
     security_level: int = 128,
     range_margin: float = 0.1,
     on_out_of_range: Literal["warn", "error"] = "warn",
-) -> _Affine:
+) -> AffineRoute:
     options = CompileOptions(p_error, global_p_error, security_level, on_out_of_range)
     estimator = own._fhe_adopt(last, n_bits)
     after = own._fhe_adapter.linear_map(last)
     whole = LinearMap(steps.weights @ after.weights, steps.intercept @ after.weights + after.intercept)
     quantized = quantize_linear(
-        whole, ColumnRange.of(_rows(model, X), margin=range_margin), parse_n_bits(estimator.n_bits)
+        whole, ColumnRange.of(checked_rows(model, X), margin=range_margin), parse_n_bits(estimator.n_bits)
     )
     names = getattr(model, "feature_names_in_", None)
     names = [f"feature {j}" for j in range(len(steps.weights))] if names is None else list(names)
     compiled = CompiledLinear(quantized, options, estimator.n_bits, (), names)
     compiled.prepare_circuit()
-    return _Affine(model, estimator, compiled)
+    return AffineRoute(model, estimator, compiled)
 
 
-def _of_other(model: Any, before: Any, last: Any, X: Any, n_bits: Any, **compile_options: Any) -> _Graph:
+def _of_other(model: Any, before: Any, last: Any, X: Any, n_bits: Any, **compile_options: Any) -> GraphRoute:
     """All steps in one graph where that is possible, else the last alone."""
     try:
         return _of_graph(model, None, X, n_bits, **compile_options)
@@ -440,16 +334,14 @@ def _of_graph(
     observer: ObserverName = "minmax",
     range_margin: float = 0.1,
     on_out_of_range: Literal["warn", "error"] = "warn",
-) -> _Graph:
-    from fhelearn.onnx import export_sklearn
-
+) -> GraphRoute:
     options = CompileOptions(p_error, global_p_error, security_level, on_out_of_range)
     bits, linear_bits = parse_network_bits(n_bits)
     settings = Settings(bits, Rounding.of(rounding_threshold_bits), bounds, margin, observer, range_margin=range_margin)
     quantize = partial(import_linear_or_network, bits=linear_bits)
-    x = _rows(model, X)
+    x = checked_rows(model, X)
     example = X if hasattr(X, "columns") else x  # the model may choose columns by name
-    graph = export_sklearn(model, example)
+    graph = _exported(model, example)
     compiled = CompiledNetwork(NetworkModel.of(graph, [x], settings, quantize=quantize), options, n_bits)
     if len(compiled.program.inputs) != 1:
         raise LoweringError(
@@ -458,16 +350,28 @@ def _of_graph(
         )
     compiled.prepare_circuit()
     answers = _answers(model, [output.name for output in graph.graph.output], example[:1])
-    return _Graph(model, before, compiled, answers)
+    return GraphRoute(model, before, compiled, answers)
 
 
-_Answer = Callable[[Sequence[Any]], Any]
-"""From the graph's outputs to the answer of a method."""
+def _exported(model: Any, example: Any) -> onnx.ModelProto:
+    """The graph of a model that fhelearn has no class for."""
+    from fhelearn.onnx import export_sklearn
+
+    try:
+        return export_sklearn(model, example)
+    except LoweringError as error:
+        name = type(model[-1] if isinstance(model, Pipeline) else model).__name__
+        reason = str(error).partition("; where fhelearn has a class")[0]
+        raise LoweringError(
+            f"{name} cannot be encrypted: fhelearn has no class for it, and it has no graph ({reason}); supported are "
+            f"the estimators of fhelearn.{_OWN_MODULES}, and what Hummingbird converts: clusterings, decompositions "
+            "and AdaBoost, among others"
+        ) from error
 
 
-def _answers(model: Any, outputs: Sequence[str], row: Any) -> dict[str, _Answer]:
+def _answers(model: Any, outputs: Sequence[str], row: Any) -> dict[str, Answer]:
     """How the model's methods follow from its graph's outputs (see `export_sklearn`), as they answer one `row`."""
-    methods: dict[str, _Answer] = {}
+    methods: dict[str, Answer] = {}
     if "label" in outputs:
         label, scores = outputs.index("label"), outputs.index("scores")
         methods["predict"] = partial(_labels, model, label)

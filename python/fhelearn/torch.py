@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fhelearn.estimators.module_inputs import (
+    CALIBRATION,
+    ModelInput,
+    as_array,
+    calibration_arrays,
+    checked_inputs,
+    counted,
+)
 from fhelearn.estimators.quantized_module import QuantizedModule
+from fhelearn.exceptions import LoweringError, QuantizationError
 from fhelearn.frontends.onnx import NBits, Rounding, Settings
 from fhelearn.frontends.onnx.settings import BoundsMode, Granularity
 from fhelearn.onnx import export_torch, load_model
@@ -26,6 +39,8 @@ loses no accuracy by these, at 0.54e9 operations per lookup (6 bits for everythi
 about 12 bits then: as they are no parameters exist for looking them up, and exact rounding costs a lookup per bit."""
 DEFAULT_MARGIN = 0.25
 """With 0.1, 23 of 497 unseen digits overflowed an MLP calibrated on 300, with 0.2 5, with 0.3 1."""
+
+_QUANTIZATION = ("bounds", "margin", "observer", "weights", "activations")
 
 OnnxModel: TypeAlias = "onnx.ModelProto | bytes | str | os.PathLike[str]"
 
@@ -51,7 +66,8 @@ def build_quantized_module(
         A module is exported in evaluation mode, and not changed. Axis 0 of all inputs and outputs is rows, which do not
         depend on each other.
     torch_inputset : array or tensor, or tuple or list of them, one per input, shape (n, *row), n >= 1
-        Calibration rows: finite, like those to come. A few hundred are enough.
+        Calibration rows: finite, like those to come. A few hundred are enough; fewer than 10 give an OutOfRangeWarning.
+        Integers become float32 for a module that does not take integers.
     n_bits : int or dict, default={"op_inputs": 5, "op_weights": 7}
         Bits of activations and weights: an int from 2 to 16 for both, or a dict, in which "model_inputs" and
         "model_outputs" may be given too.
@@ -59,8 +75,9 @@ def build_quantized_module(
         Accumulators are rounded to so many bits (2 to 8) before a lookup reads them: an int (exactly), or
         ``{"n_bits": int, "method": "exact" | "approximate"}``. Approximate rounding is nearly free, and random where an
         accumulator lies near the middle between two steps: there "execute" may answer otherwise than "simulate", which
-        rounds exactly unless it is given `faults`. None rounds nothing; accumulators of more than 8 bits can then be
-        simulated only.
+        rounds exactly unless it is given `faults`. None rounds nothing: accumulators of more than 8 bits with
+        calibrated bounds can then be simulated only. With proved bounds the compiler takes those of 9 to 16 bits as
+        residues; lookups of 9 or more bits need keys of gigabytes.
     bounds : {"calibrated", "proved"}, default="calibrated"
         Accumulators hold what the calibration rows need plus `margin`, or whatever any input may need (wider, dearer).
     margin : float, default=0.25
@@ -81,14 +98,16 @@ def build_quantized_module(
     UnsupportedOperatorError
         Naming all operators that cannot be encrypted.
     LoweringError, ModelFormatError, TypeError
-        If the module cannot be exported, mixes rows, or is no valid model.
+        If the module fails on the rows, cannot be exported, mixes rows, or is no valid model; if calibration data are
+        not one array per input.
     QuantizationError
         A ValueError: calibration data or settings do not fit the model.
     """
     settings = Settings(
         NBits.of(n_bits), Rounding.of(rounding_threshold_bits), bounds, margin, observer, weights, activations
     )
-    return QuantizedModule.of(_as_onnx(model, torch_inputset), torch_inputset, settings, inputs_encryption_status)
+    given = calibration_arrays(torch_inputset)
+    return QuantizedModule.of(_as_onnx(model, given), given, settings, inputs_encryption_status)
 
 
 def compile_torch_model(
@@ -128,6 +147,7 @@ def compile_torch_model(
     """
     import torch
 
+    _check_options("compile_torch_model", quantization)
     if not isinstance(torch_model, torch.nn.Module):
         raise TypeError(
             f"torch_model must be a torch.nn.Module, got {type(torch_model).__name__}; compile_onnx_model takes ONNX"
@@ -180,6 +200,7 @@ def compile_onnx_model(
     LoweringError, QuantizationError, ModelFormatError, TypeError, ValueError
         As `build_quantized_module` and `QuantizedModule.compile`.
     """
+    _check_options("compile_onnx_model", quantization)
     module = build_quantized_module(
         load_model(onnx_model),
         inputset,
@@ -193,7 +214,16 @@ def compile_onnx_model(
     )
 
 
-def _as_onnx(model: Any, inputs: Any) -> onnx.ModelProto:
+def _check_options(function: str, quantization: Mapping[str, Any]) -> None:
+    """Refuse keywords of `function` that nothing takes, naming the function that was called."""
+    for name in quantization:
+        if name not in _QUANTIZATION:
+            raise TypeError(
+                f"{function} has no keyword {name!r}; besides those that it declares it takes {', '.join(_QUANTIZATION)}"
+            )
+
+
+def _as_onnx(model: Any, inputs: Sequence[Any]) -> onnx.ModelProto:
     import onnx
 
     if isinstance(model, onnx.ModelProto | bytes | str | os.PathLike):
@@ -205,4 +235,48 @@ def _as_onnx(model: Any, inputs: Any) -> onnx.ModelProto:
             "model must be a torch.nn.Module, an onnx.ModelProto, its bytes or the path of its file, got "
             f"{type(model).__name__}"
         )
-    return export_torch(model, inputs)
+    return _exported(model, _checked_calibration(model, inputs))
+
+
+def _checked_calibration(module: torch.nn.Module, given: Sequence[Any]) -> dict[str, NDArray[Any]]:
+    """Calibration rows of a module, which declares no types and shapes, by the names that its inputs will have."""
+    name = type(module).__name__
+    try:
+        signature = inspect.signature(module.forward)
+    except ValueError:  # of a foreign callable
+        signature = None
+    try:
+        _ = signature and signature.bind(*given)
+    except TypeError as error:
+        raise QuantizationError(
+            f"{CALIBRATION}: {name}.forward{signature} cannot be called with {counted(len(given), 'array')} ({error}); "
+            "pass one array (n, ...) per input: many rows are one array, np.stack(rows)"
+        ) from error
+    parameters = [*module.parameters(), *module.buffers()]
+    kinds = [
+        np.dtype(np.float64 if "float64" in str(p.dtype) else np.float32) for p in parameters if p.is_floating_point()
+    ]
+    names = ["input"] if len(given) == 1 else [f"input_{i}" for i in range(len(given))]
+    inputs = []
+    for name, value in zip(names, given, strict=True):
+        array = as_array(value)
+        kind = kinds[0] if kinds and array.dtype.kind == "f" else array.dtype
+        inputs.append(ModelInput(name, (-1,) * max(array.ndim - 1, 0), kind))
+    return dict(zip(names, checked_inputs(inputs, given, CALIBRATION), strict=True))
+
+
+def _exported(module: torch.nn.Module, rows: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+    """The module's graph. Integers are tried as they are, for indices, then as floats."""
+    try:
+        return export_torch(module, tuple(rows.values()))
+    except LoweringError as error:
+        floats = {name: x if x.dtype.kind == "f" else x.astype(np.float32) for name, x in rows.items()}
+        if any(x.dtype.kind != "f" for x in rows.values()):
+            try:
+                return export_torch(module, tuple(floats.values()))
+            except LoweringError:
+                pass  # what is wrong with the rows as they were given is the better answer
+        if "fails on one row" not in str(error):
+            raise
+        found = ", ".join(f"{name!r} of shape {x.shape} and type {x.dtype}" for name, x in rows.items())
+        raise LoweringError(f"{error}; {CALIBRATION} are {found}, axis 0 being rows") from error

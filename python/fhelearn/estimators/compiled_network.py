@@ -140,13 +140,17 @@ class CompiledNetwork(CompiledModel):
         """The integer program."""
         return self.network.quantized.program
 
-    def encode(self, inputs: Sequence[NDArray[Any]]) -> list[IntArray]:
-        """Integers of float inputs: the client's clear steps, then quantization."""
+    def prepared(self, inputs: Sequence[NDArray[Any]]) -> list[FloatArray]:
+        """What is to be quantized of float inputs: the client's clear steps. Raises QuantizationError on NaN."""
         rows = self.network.preprocess(inputs)
         for x in rows:
             if np.isnan(x).any():
                 raise QuantizationError("the inputs hold NaN; impute missing values first")
-        return self.network.quantized.quantize(rows)
+        return rows
+
+    def encode(self, inputs: Sequence[NDArray[Any]]) -> list[IntArray]:
+        """Integers of float inputs: the client's clear steps, then quantization."""
+        return self.network.quantized.quantize(self.prepared(inputs))
 
     def simulate(
         self, q: Sequence[IntArray], *, n_jobs: int | None = None, faults: Faults | None = None
@@ -204,12 +208,12 @@ class CompiledNetwork(CompiledModel):
         try:
             return super()._compile_circuit()
         except ParametersNotFoundError as error:
-            raise ParametersNotFoundError(f"{self._wide_lookups() or self._wide_values()} ({error})") from error
+            raise ParametersNotFoundError(self._wide_lookups() or self._wide_values()) from error
         except LoweringError as error:
             remedy = self._wide_lookups()
             if not remedy:
                 raise
-            raise LoweringError(f"{remedy} ({error})") from error
+            raise LoweringError(remedy) from error
 
     def _wide_values(self) -> str:
         """Which layer needs the most bits, and what to do."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ENCRYPTION_STATUSES = ("encrypted", "clear")
 
+CALIBRATION = "the calibration data"
+
 
 @dataclass(frozen=True)
 class ModelInput:
@@ -36,7 +38,7 @@ class ModelInput:
 
     def checked(self, value: Any, what: str) -> NDArray[Any]:
         """`value` as finite numbers of the declared type and shape (n, *row), n >= 1."""
-        array = _array(value)
+        array = as_array(value)
         where = f"{what}: input {self.name!r}"
         if array.dtype.kind not in "biuf":
             raise QuantizationError(f"{where} must be numeric, got dtype {array.dtype}; encode it as numbers first")
@@ -93,11 +95,17 @@ def model_inputs(model: onnx.ModelProto) -> tuple[ModelInput, ...]:
     return tuple(found)
 
 
-def checked_inputs(inputs: Sequence[ModelInput], given: Sequence[Any], what: str) -> list[NDArray[Any]]:
-    """Arrays of the declared types and shapes with one number of rows. Raises QuantizationError naming the input."""
+def checked_inputs(inputs: Sequence[ModelInput], given: Sequence[Any], what: str, hint: str = "") -> list[NDArray[Any]]:
+    """Arrays of the declared types and shapes with one number of rows. Raises QuantizationError naming the input.
+
+    `hint` ends the message where another number of arrays is given.
+    """
     names = ", ".join(repr(source.name) for source in inputs)
     if len(given) != len(inputs):
-        raise QuantizationError(f"{what}: the model takes {len(inputs)} inputs ({names}), got {len(given)} arrays")
+        raise QuantizationError(
+            f"{what}: the model takes {counted(len(inputs), 'input')} ({names}), got "
+            f"{counted(len(given), 'array')}{hint}"
+        )
     arrays = [source.checked(value, what) for source, value in zip(inputs, given, strict=True)]
     if len({len(array) for array in arrays}) > 1:
         rows = ", ".join(f"{source.name!r}: {len(array)}" for source, array in zip(inputs, arrays, strict=True))
@@ -112,7 +120,7 @@ def encryption_status(inputs: Sequence[ModelInput], given: Sequence[str] | None)
         return ("encrypted",) * len(names)
     if isinstance(given, str) or len(given) != len(names) or not set(given) <= set(ENCRYPTION_STATUSES):
         raise ValueError(
-            f'inputs_encryption_status must hold "encrypted" or "clear" for each of the {len(names)} inputs '
+            f'inputs_encryption_status must hold "encrypted" or "clear" for each of the {counted(len(names), "input")} '
             f"({', '.join(map(repr, names))}), got {given!r}"
         )
     if "encrypted" not in given:
@@ -137,7 +145,33 @@ def _reads(node: onnx.NodeProto) -> set[str]:
     return {*node.input}.union(*(_reads(inner) for graph in graphs for inner in graph.node))
 
 
-def _array(value: Any) -> NDArray[Any]:
+def counted(number: int, noun: str) -> str:
+    """The number with its noun, as in "1 input" and "2 inputs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def calibration_arrays(given: Any) -> tuple[Any, ...]:
+    """What is given for calibration, one array or tensor per input.
+
+    Raises
+    ------
+    TypeError
+        If something is neither: rows in a list, a frame, a data set, or what loads one in batches.
+    """
+    arrays = tuple(given) if isinstance(given, tuple | list) else (given,)
+    for array in arrays:
+        if not hasattr(array, "__array__") or hasattr(array, "columns"):
+            where = "a list or tuple of entries of type " if array is not given else ""
+            raise TypeError(
+                f"{CALIBRATION}: pass one array (n, ...) per input, n being the number of rows, got "
+                f"{where}{type(array).__name__}; rows in a list become one array by np.stack(rows), a frame by "
+                "frame.to_numpy(), a DataLoader's batches by torch.cat"
+            )
+    return arrays
+
+
+def as_array(value: Any) -> NDArray[Any]:
+    """An array, tensor or nested list as an array in memory."""
     if hasattr(value, "detach"):  # a torch tensor; torch itself need not be imported to know one
         value = value.detach().cpu()
         value = (value.double() if value.is_floating_point() else value).numpy()

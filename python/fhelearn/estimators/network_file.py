@@ -58,7 +58,9 @@ class NetworkFile:
 
 
 def write_network(content: NetworkFile, path: str | os.PathLike[str]) -> None:
-    """Write a file; an existing one is replaced at once or not at all."""
+    """Write a file; an existing one is replaced at once or not at all. Raises FileNotFoundError without its folder."""
+    if not Path(path).absolute().parent.is_dir():
+        raise FileNotFoundError(f"cannot save to {os.fspath(path)!r}: its folder does not exist; create it first")
     envelope.write_private(path, network_bytes(content), overwrite=True)
 
 

@@ -87,7 +87,8 @@ class MLPReport(ModelReport):
     network: NetworkReport
 
     def __str__(self) -> str:
-        return "\n\n".join([super().__str__(), str(self.network)])
+        own = {name: value for name, value in vars(self).items() if name != "network" and value is not None}
+        return self.network.text({**own, "max_errors": None, "label_agreement": own.get("label_agreement")})
 
 
 class MLPAdapter(PlainFeatures):
@@ -156,7 +157,8 @@ class FHENetworkMixin(FHEScoresMixin):
         rounding_threshold_bits : int, dict or None, default=6
             Sums are rounded to so many bits, 2 to 8, before their activation function is looked up; every bit doubles
             the price. ``{"n_bits": 6, "method": "approximate"}`` is cheaper, but random near ties: "execute" then
-            differs from "simulate". None looks up whole sums, which cannot be encrypted above 8 bits.
+            differs from "simulate". None looks up whole sums: above 8 bits those with calibrated bounds cannot be
+            encrypted; with proved ones the compiler takes 9 to 16 bits as residues, with keys of gigabytes.
         bounds : {"calibrated", "proved"}, default="calibrated"
             Whether sums are as wide as the rows of `X` need, plus `margin`, or as any row could need. Beyond calibrated
             bounds they wrap around, in "simulate" as in "execute"; ``report(X)`` tells the share of rows that do.
@@ -193,6 +195,22 @@ class FHENetworkMixin(FHEScoresMixin):
         compiled.prepare_circuit()
         self._fhe_compiled = compiled
         return self
+
+    def overflowing_rows(self, X: Any) -> IntArray:
+        """Which rows leave calibrated bounds, so that their answers mean nothing.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+
+        Returns
+        -------
+        ndarray of int64, shape (rows that do,)
+            Ascending. Empty with ``bounds="proved"``.
+        """
+        compiled = self._fhe_state()
+        rows: IntArray = compiled.overflowing_rows([self._fhe_encode(compiled, X)])
+        return rows
 
     @property
     def onnx_model_(self) -> onnx.ModelProto:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fhelearn.estimators.out_of_range import clipped_values
 from fhelearn.estimators.report import circuit_figures, table
+from fhelearn.exceptions import QuantizationError
 from fhelearn.frontends.onnx.network import LookupGroup, layers_of, lookup_groups
 from fhelearn.frontends.onnx.settings import Settings
 from fhelearn.ir import OPS, Node, Program, region_widths
-from fhelearn.ir.cost import lookup_price
 from fhelearn.onnx.cleanup import CleanModel, Step
 from fhelearn.onnx.forward import get_equivalent_numpy_forward
 from fhelearn.passes.rewrite import live_nodes
@@ -102,13 +103,19 @@ class NetworkReport:
         Inputs of the encrypted part that the server sees.
     rows : int or None
         Rows of the data.
+    clipped : int or None
+        Values outside the range of the calibration rows, by more than half a step.
     overflow_rate : float or None
         Share of the rows, 0 to 1, on which some accumulator leaves its calibrated bounds.
     max_errors : mapping of str to float, or None
-        By output, the largest absolute difference between the quantized and the float model.
+        By output of floats, the largest absolute difference between the quantized and the float model.
     label_agreement : mapping of str to float, or None
-        By output of two axes with more than one column, the share of rows on which both have their maximum in the same
-        column.
+        By output of integers, the share of them that are equal; by output of two axes with more than one column, the
+        share of rows on which both have their maximum in the same column.
+    metric : {"accuracy", "mean squared error"} or None
+        What the next two figures are. None without targets.
+    metric_float, metric_quantized : float or None
+        Of the first output of both models.
     complexity, p_error, global_p_error, evaluation_key_bytes, secret_key_bytes, input_bytes_per_row, \
 output_bytes_per_row, seconds_per_row
         As of `fhelearn.estimators.report.ModelReport`.
@@ -122,9 +129,13 @@ output_bytes_per_row, seconds_per_row
     price: int
     clear_inputs: tuple[str, ...] = ()
     rows: int | None = None
+    clipped: int | None = None
     overflow_rate: float | None = None
     max_errors: Mapping[str, float] | None = None
     label_agreement: Mapping[str, float] | None = None
+    metric: str | None = None
+    metric_float: float | None = None
+    metric_quantized: float | None = None
     complexity: float | None = None
     p_error: float | None = None
     global_p_error: float | None = None
@@ -135,15 +146,31 @@ output_bytes_per_row, seconds_per_row
     seconds_per_row: float | None = None
 
     def __str__(self) -> str:
+        return self.text({})
+
+    def text(self, first: Mapping[str, Any]) -> str:
+        """What is printed: the layers, one table of totals, and what runs on the client.
+
+        `first` are totals of a report that holds this one. They precede, and replace those of the same name.
+        """
         totals = {name: value for name, value in vars(self).items() if name not in ("layers", "steps")}
         totals["clear_inputs"] = ", ".join(self.clear_inputs) or None
         for name in ("max_errors", "label_agreement"):
             by_output = totals.pop(name) or {}
-            totals |= {f"{name} of {output}": value for output, value in by_output.items()}
+            if name not in first:
+                totals |= {f"{name.removesuffix('s')} of {output}": value for output, value in by_output.items()}
+        totals = {**first, **{name: value for name, value in totals.items() if name not in first}}
+        notes = "; ".join(f"{name}: {unit}" for name, unit in _UNITS.items() if totals.get(name) is not None)
         moved = [step.detail for step in self.steps if " runs on the client " in step.detail]
-        parts = [_layer_table(self.layers), table(list(totals.items())), "\n".join(moved)]
+        printed = table(list(totals.items()))
+        parts = [_layer_table(self.layers), f"{printed}\n({notes})" if notes else printed, "\n".join(moved)]
         return "\n\n".join(part for part in parts if part)
 
+
+_UNITS = {
+    "price": "in millions of operations, for comparing layers and settings",
+    "complexity": "operations as the compiler's optimizer counts them",
+}
 
 _COLUMNS = (
     ("layer", "name"),
@@ -162,6 +189,8 @@ _COLUMNS = (
 
 
 def _layer_table(layers: Sequence[LayerReport]) -> str:
+    if not layers:
+        return ""
     rows = [[title for title, _ in _COLUMNS]]
     rows += [[_cell(name, getattr(layer, name)) for _, name in _COLUMNS] for layer in layers]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
@@ -182,7 +211,9 @@ def _cell(name: str, value: Any) -> str:
     return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
-def network_report(compiled: CompiledNetwork, inputs: Sequence[NDArray[Any]] | None = None) -> NetworkReport:
+def network_report(
+    compiled: CompiledNetwork, inputs: Sequence[NDArray[Any]] | None = None, y: NDArray[Any] | None = None
+) -> NetworkReport:
     """The report of a network.
 
     Parameters
@@ -190,17 +221,23 @@ def network_report(compiled: CompiledNetwork, inputs: Sequence[NDArray[Any]] | N
     compiled : CompiledNetwork
     inputs : sequence of arrays, shape (n, *row), n >= 1, or None
         Checked inputs of the model, to compare on.
+    y : array, shape (n, ...), or None
+        Labels or targets of the first output.
     """
     network = compiled.network
     figures: dict[str, Any] = {}
     ratios: Mapping[str, float] = {}
     if inputs is not None:
-        codes = compiled.encode(inputs)
+        rows = compiled.prepared(inputs)
+        codes = network.quantized.quantize(rows)
+        clipped = sum(sum(clipped_values(e, x)) for e, x in zip(network.quantized.encoders, rows, strict=True))
         overflowing = compiled.overflowing_rows(codes)
         kept = np.setdiff1d(np.arange(len(codes[0])), overflowing)[:PROBED_ROWS]
         ratios = signal_to_noise(network, [x[kept] for x in inputs], [q[kept] for q in codes]) if len(kept) else {}
-        figures = {"rows": len(codes[0]), "overflow_rate": len(overflowing) / len(codes[0])}
-        figures |= _agreement(network, inputs, compiled.decode(compiled.simulate(codes)))
+        figures = {"rows": len(codes[0]), "clipped": clipped, "overflow_rate": len(overflowing) / len(codes[0])}
+        expected, answers = _listed(network.forward(*inputs)), compiled.decode(compiled.simulate(codes))
+        figures |= _agreement([info.name for info in network.model.graph.output], expected, answers)
+        figures |= {} if y is None else _metrics(y, expected[0], answers[0])
     layers = layer_reports(network.quantized, network.clean.body.graph, ratios)
     options = {"p_error": compiled.options.p_error, "global_p_error": compiled.options.global_p_error}
     settings: Settings | None = network.settings
@@ -227,7 +264,7 @@ def layer_reports(
     program = quantized.program
     layers = layers_of(program)
     groups = lookup_groups(program)
-    total = sum(_price(group) for group in groups)
+    total = sum(group.price for group in groups)
     nodes: dict[str, list[int]] = {}
     for index, node in enumerate(program.nodes):
         if OPS[node.op].kind in ("levelled", "lookup"):
@@ -250,14 +287,10 @@ def layer_reports(
     )
 
 
-def _price(group: LookupGroup) -> int:
-    return lookup_price(group.bits) * group.count
-
-
 def _lookup_figures(groups: Sequence[LookupGroup], total: int) -> dict[str, Any]:
-    price = sum(_price(group) for group in groups)
+    price = sum(group.price for group in groups)
     return {
-        "lookup_bits": max((group.bits for group in groups), default=None),
+        "lookup_bits": max((group.bits for group in groups if not group.rounding), default=None),
         "lookups": sum(group.count for group in groups),
         "price": price,
         "share": price / total if total else 0.0,
@@ -316,22 +349,41 @@ def _shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
 
 
 def _agreement(
-    network: NetworkModel, inputs: Sequence[NDArray[Any]], answers: Sequence[NDArray[Any]]
+    names: Sequence[str], expected: Sequence[NDArray[Any]], answers: Sequence[NDArray[Any]]
 ) -> dict[str, Any]:
     """Largest errors and agreement of labels, by output of the model."""
-    expected = network.forward(*inputs)
-    expected = expected if isinstance(expected, tuple) else (expected,)
     errors: dict[str, float] = {}
     labels: dict[str, float] = {}
-    for info, wanted, got in zip(network.model.graph.output, expected, answers, strict=True):
-        if wanted.dtype.kind not in "biuf":
-            continue
-        with np.errstate(invalid="ignore"):
-            difference = np.abs(wanted.astype(np.float64) - got.astype(np.float64))
-        errors[info.name] = float(np.where(wanted == got, 0.0, difference).max(initial=0.0))
-        if wanted.ndim == 2 and wanted.shape[1] > 1:
-            labels[info.name] = float(np.mean(wanted.argmax(axis=1) == got.argmax(axis=1)))
+    for name, wanted, got in zip(names, expected, answers, strict=True):
+        if wanted.dtype.kind in "biu":
+            labels[name] = float(np.mean(wanted == got))
+        elif wanted.dtype.kind == "f":
+            with np.errstate(invalid="ignore"):
+                difference = np.abs(wanted.astype(np.float64) - got.astype(np.float64))
+            errors[name] = float(np.where(wanted == got, 0.0, difference).max(initial=0.0))
+            if wanted.ndim == 2 and wanted.shape[1] > 1:
+                labels[name] = float(np.mean(wanted.argmax(axis=1) == got.argmax(axis=1)))
     return {"max_errors": errors, "label_agreement": labels or None}
+
+
+def _metrics(y: NDArray[Any], expected: NDArray[Any], answers: NDArray[Any]) -> dict[str, Any]:
+    """How well both models' answers are those that are wanted. Raises QuantizationError where `y` does not fit them."""
+    classes = expected.dtype.kind == "f" and expected.ndim > 1 and expected.shape[1] > 1
+    accuracy = y.dtype.kind in "biu" and (classes or expected.dtype.kind in "biu")
+    both = [a.argmax(axis=1) if accuracy and classes else a for a in (expected, answers)]
+    if y.dtype.kind not in "biuf" or len(np.atleast_1d(y)) != len(expected) or y.size != both[0].size:
+        kind = "labels" if accuracy else "targets"
+        raise QuantizationError(
+            f"report: y must hold {kind} of shape {both[0].shape}, got shape {y.shape} and dtype {y.dtype}"
+        )
+    y = y.reshape(both[0].shape)
+    figures = [float(np.mean(y == a) if accuracy else np.mean((y - a.astype(np.float64)) ** 2)) for a in both]
+    metric = "accuracy" if accuracy else "mean squared error"
+    return {"metric": metric, "metric_float": figures[0], "metric_quantized": figures[1]}
+
+
+def _listed(answer: Any) -> list[NDArray[Any]]:
+    return list(answer) if isinstance(answer, tuple) else [answer]
 
 
 def signal_to_noise(

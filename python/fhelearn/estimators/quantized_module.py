@@ -12,10 +12,20 @@ from numpy.typing import NDArray
 from fhelearn.estimators.build import check_keywords
 from fhelearn.estimators.compiled import CompileOptions
 from fhelearn.estimators.compiled_network import CompiledNetwork, NetworkModel
-from fhelearn.estimators.module_inputs import checked_inputs, clear_positions, encryption_status, model_inputs
+from fhelearn.estimators.module_inputs import (
+    CALIBRATION,
+    as_array,
+    calibration_arrays,
+    checked_inputs,
+    clear_positions,
+    counted,
+    encryption_status,
+    model_inputs,
+)
 from fhelearn.estimators.network_file import NetworkFile, read_network, write_network
 from fhelearn.estimators.network_report import NetworkReport, network_report
-from fhelearn.exceptions import NotCompiledError
+from fhelearn.estimators.out_of_range import warn_of_few_rows, warn_of_rows
+from fhelearn.exceptions import NotCompiledError, QuantizationError
 from fhelearn.frontends.onnx import Settings
 from fhelearn.ir import Faults, Program
 from fhelearn.typing import FheMode, IntArray
@@ -62,8 +72,9 @@ class QuantizedModule:
         """Quantize a valid ONNX model; parameters and errors as of `fhelearn.torch.build_quantized_module`."""
         inputs = model_inputs(model)
         encryption_status(inputs, inputs_encryption_status)
-        given = calibration if isinstance(calibration, tuple | list) else (calibration,)
-        network = NetworkModel.of(model, checked_inputs(inputs, given, "the calibration data"), settings)
+        rows = checked_inputs(inputs, calibration_arrays(calibration), CALIBRATION)
+        warn_of_few_rows(len(rows[0]))
+        network = NetworkModel.of(model, rows, settings)
         return cls(network, CompileOptions(), inputs_encryption_status=inputs_encryption_status)
 
     def __repr__(self) -> str:
@@ -110,7 +121,7 @@ class QuantizedModule:
 
     def compile(
         self: Self,
-        *,
+        *data: Any,
         p_error: float | None = None,
         global_p_error: float | None = None,
         security_level: int = 128,
@@ -122,6 +133,8 @@ class QuantizedModule:
 
         Parameters
         ----------
+        *data
+            None is taken: calibration data went to `build_quantized_module`.
         p_error : float, default=None
             Probability, in [2**-128, 1), that a table lookup goes wrong; None is 2**-40.
         global_p_error : float, default=None
@@ -140,9 +153,14 @@ class QuantizedModule:
         LoweringError
             If lookups are too wide, or no cryptographic parameters exist (ParametersNotFoundError); names the layers
             and what to pass instead.
-        ValueError
-            If an option is outside its range.
+        TypeError, ValueError
+            If data are given; if an option is outside its range.
         """
+        if data:
+            raise TypeError(
+                "compile takes no data, the network is quantized already: calibration data went to "
+                "build_quantized_module; pass options by keyword, as in compile(p_error=0.01)"
+            )
         options = CompileOptions(p_error, global_p_error, security_level)
         compiled = CompiledNetwork(self._compiled.network, options, clear_inputs=self._compiled.clear_inputs)
         compiled.prepare_circuit()
@@ -172,8 +190,9 @@ class QuantizedModule:
         Parameters
         ----------
         *x : arrays or tensors, shape (n, *row), n >= 1
-            One per input of the model. They become the type that the model declares; values outside the range of the
-            calibration rows are clipped before encryption.
+            One per input of the model. They become the type that the model declares. One OutOfRangeWarning counts the
+            values outside the range of the calibration rows, which are clipped before encryption, and the rows that
+            leave calibrated bounds, whose answers mean nothing.
         fhe : {"disable", "simulate", "execute"}, default="disable"
             Float model, integer program, or ciphertexts.
         n_jobs : int, default=None
@@ -201,7 +220,11 @@ class QuantizedModule:
         inputs = checked_inputs(self._inputs, x, "forward")
         if fhe == "disable":
             return self._compiled.network.forward(*inputs)
-        codes = self._compiled.encode(inputs)
+        if fhe == "execute":
+            self._require_compiled()
+        quantized, rows = self._compiled.network.quantized, self._compiled.prepared(inputs)
+        codes = quantized.quantize(rows)
+        warn_of_rows(quantized.encoders, rows, len(self._compiled.overflowing_rows(codes)))
         return _one_or_all(self._compiled.decode(self._run(codes, fhe, n_jobs, progress, faults)))
 
     __call__ = forward
@@ -271,7 +294,7 @@ class QuantizedModule:
         outputs = [self.program.nodes[i].value for i in self.program.outputs]
         if len(q) != len(outputs):
             raise ValueError(
-                f"dequantize_output takes {len(outputs)} arrays, one per output of the program, got {len(q)}"
+                f"dequantize_output takes {counted(len(outputs), 'array')}, one per output of the program, got {len(q)}"
             )
         integers = _integers(q, "dequantize_output")
         for position, (array, value) in enumerate(zip(integers, outputs, strict=True)):
@@ -292,7 +315,7 @@ class QuantizedModule:
 
     # -- what it costs and how good it is ------------------------------------------------------------------------------
 
-    def report(self, *x: Any) -> NetworkReport:
+    def report(self, *x: Any, y: Any = None) -> NetworkReport:
         """Cost by layer, and accuracy on data.
 
         Parameters
@@ -300,13 +323,22 @@ class QuantizedModule:
         *x : arrays or tensors, shape (n, *row), n >= 1
             Rows to compare on, as for :meth:`forward`; without, the accuracy figures are left out. Signal-to-noise
             ratios are taken from the first 128 rows that do not overflow.
+        y : array or tensor, shape (n, ...), default=None
+            Labels or targets of the rows, for the model's first output: "accuracy" if they are integers and the output
+            holds labels or a score per class on axis 1, "mean squared error" otherwise.
 
         Returns
         -------
         NetworkReport
             Print it for tables.
         """
-        return network_report(self._compiled, checked_inputs(self._inputs, x, "report") if x else None)
+        if not x:
+            if y is not None:
+                raise QuantizationError("report: y is compared with answers, so rows are needed too: report(x, y=y)")
+            return network_report(self._compiled)
+        hint = "; labels or targets are passed by keyword: report(x, y=labels)"
+        inputs = checked_inputs(self._inputs, x, "report", hint if len(x) == len(self._inputs) + 1 else "")
+        return network_report(self._compiled, inputs, None if y is None else as_array(y))
 
     def overflowing_rows(self, *x: Any) -> IntArray:
         """Which rows leave calibrated bounds, so that their results may be far off.

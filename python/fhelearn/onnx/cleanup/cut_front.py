@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import prod
 from typing import TYPE_CHECKING
 
 from fhelearn.onnx.cleanup.graphs import (
+    NORMALIZATIONS,
+    REDUCTIONS,
     Parts,
     constant,
     extract,
+    has_rows,
     is_float,
     label,
+    mixes_rows,
     operands,
     static_shape,
     unique_name,
@@ -25,7 +30,7 @@ _ARITHMETIC = frozenset(
         *("Pow", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sqrt", "Sub", "Sum", "Tanh", "Sin", "Cos", "Tan"),
         *("Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Celu", "Elu", "Gelu", "HardSigmoid"),
         *("HardSwish", "LeakyRelu", "Mish", "PRelu", "Selu", "Shrink", "Softplus", "Softsign", "Swish"),
-        *("ThresholdedRelu", "LpNormalization", "Normalizer", "Scaler", "Imputer"),
+        *("ThresholdedRelu", "Scaler", "Imputer"),
     }
 )
 # These may grow their operand: a category becomes as many columns as it has values.
@@ -35,7 +40,6 @@ _ENCODERS = frozenset(
         *("LessOrEqual", "Not", "OneHot", "OneHotEncoder", "Or", "Where", "Xor"),
     }
 )
-_NORMS = frozenset({"ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceSumSquare"})
 _MOVING = frozenset(
     {
         *("ArrayFeatureExtractor", "Concat", "FeatureVectorizer", "Flatten", "Gather", "Reshape", "Slice", "Split"),
@@ -77,11 +81,21 @@ def cut_front(parts: Parts) -> list[str]:
 def front_nodes(model: ir.Model) -> dict[ir.Node, None]:
     """The nodes that `cut_front` moves, in order: those of `leading_nodes` that arithmetic or an encoder follows.
 
-    None if all nodes work on clear inputs: nothing would be left to encrypt.
+    None if all nodes work on clear inputs: nothing would be left to encrypt. Nor a node whose result the rest would
+    read without rows on axis 0: the parts are run on many rows.
     """
     if len(leading_nodes(model, with_outputs=True)) == len(model.graph):
         return {}
-    leading = leading_nodes(model)
+    refused: set[ir.Node] = set()
+    while True:
+        cut = _worth(leading_nodes(model, refused=refused))
+        leaving = {node for node in cut for out in node.outputs if _leaves(out, cut) and not has_rows(out)}
+        if not leaving:
+            return cut
+        refused |= leaving
+
+
+def _worth(leading: dict[ir.Node, None]) -> dict[ir.Node, None]:
     worth: set[ir.Node] = set()
     for node in reversed(leading):
         followed = any(reader in worth for out in node.outputs for reader in out.consumers())
@@ -90,18 +104,21 @@ def front_nodes(model: ir.Model) -> dict[ir.Node, None]:
     return dict.fromkeys(node for node in leading if node in worth)
 
 
-def leading_nodes(model: ir.Model, *, with_outputs: bool = False) -> dict[ir.Node, None]:
+def leading_nodes(
+    model: ir.Model, *, with_outputs: bool = False, refused: Collection[ir.Node] = ()
+) -> dict[ir.Node, None]:
     """The nodes, in order, that clear inputs are enough for; without those that make an output of the graph.
 
-    Elementwise nodes of values that come from one input, nodes that move elements, and norms of rows. Arithmetic that
-    broadcasts its operand to more elements is none of them: it would be more to encrypt.
+    Elementwise nodes of values that come from one input, nodes that move elements, and reductions and normalizations of
+    rows. Arithmetic that broadcasts its operand to more elements is none of them: it would be more to encrypt. None of
+    `refused`, or behind them.
     """
     found: dict[ir.Node, None] = {}
     # By value, the inputs of the graph that it comes from.
     origins = {value: frozenset({value}) for value in model.graph.inputs}
     for node in model.graph:
         read = operands(node)
-        if not read or any(value not in origins for value in read):
+        if node in refused or not read or any(value not in origins for value in read):
             continue
         if not with_outputs and any(out.is_graph_output() for out in node.outputs):
             continue
@@ -120,8 +137,10 @@ def _may_lead(node: ir.Node, read: list[ir.Value], origin: frozenset[ir.Value]) 
         return all(value in read for value in node.inputs[:1])
     if len(origin) != 1:
         return False
-    if node.op_type in _NORMS:
-        return node.attributes.get_int("keepdims", 1) == 1
+    if node.op_type == "Expand":  # what a norm is divided by; no larger than the input that will be encrypted
+        return _size(node.outputs[0]) <= max(map(_size, origin))
+    if node.op_type in REDUCTIONS | NORMALIZATIONS:
+        return not mixes_rows(node)
     if node.op_type in _ARITHMETIC:
         return _size(node.outputs[0]) <= max(map(_size, read))
     return node.op_type in _ENCODERS
@@ -134,7 +153,7 @@ def _is_table(node: ir.Node) -> bool:
 
 
 def _is_worth(node: ir.Node) -> bool:
-    return node.op_type in _ARITHMETIC | _ENCODERS or _is_table(node)
+    return node.op_type in _ARITHMETIC | _ENCODERS | NORMALIZATIONS or _is_table(node)
 
 
 def _size(value: ir.Value) -> int:

@@ -12,6 +12,22 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+LINEAR_REDUCTIONS = frozenset({"ReduceMean", "ReduceSum"})
+OTHER_REDUCTIONS = frozenset(
+    {
+        *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMin", "ReduceProd"),
+        "ReduceSumSquare",
+    }
+)
+REDUCTIONS = LINEAR_REDUCTIONS | OTHER_REDUCTIONS
+NORMALIZATIONS = frozenset(
+    {
+        *("GroupNormalization", "Hardmax", "InstanceNormalization", "LayerNormalization", "LogSoftmax"),
+        *("LpNormalization", "MeanVarianceNormalization", "Normalizer", "RMSNormalization", "Softmax"),
+    }
+)
+"""Operators that keep the shape and combine the elements of a row."""
+
 
 @dataclass
 class Parts:
@@ -84,6 +100,40 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
 def operands(node: ir.Node) -> list[ir.Value]:
     """The distinct inputs of `node` that are no constants, in order."""
     return list(dict.fromkeys(value for value in node.inputs if value is not None and not is_constant(value)))
+
+
+# Attribute and default axes of what combines elements along axes; reductions without axes combine all.
+_AXES: dict[str, tuple[str, tuple[int, ...] | None]] = {
+    **dict.fromkeys(REDUCTIONS, ("axes", None)),
+    **dict.fromkeys(
+        ("Hardmax", "LayerNormalization", "LogSoftmax", "LpNormalization", "RMSNormalization", "Softmax"),
+        ("axis", (-1,)),
+    ),
+    "MeanVarianceNormalization": ("axes", (0, 2, 3)),
+}
+
+
+def has_rows(value: ir.Value) -> bool:
+    """Whether the answers to several rows can be concatenated on axis 0: it has extent 1 for one row."""
+    return (static_shape(value) or ())[:1] == (1,)
+
+
+def mixes_rows(node: ir.Node) -> bool:
+    """Whether a reduction or normalization combines different rows, or it is not known not to."""
+    if node.op_type not in _AXES:
+        return False
+    source = node.inputs[0]
+    shape = static_shape(source)
+    if not shape:
+        return True
+    name, axes = _AXES[node.op_type]
+    given = node.attributes.get(name)
+    if given is not None:
+        axes = tuple(np.ravel(given.value).tolist())
+    elif len(node.inputs) > 1 and node.op_type in REDUCTIONS:
+        listed = constant(node.inputs[1])
+        axes = None if listed is None else tuple(listed.ravel().tolist())
+    return shape[0] == 1 and (not axes or 0 in {axis % len(shape) for axis in axes})
 
 
 def has_subgraphs(node: ir.Node) -> bool:

@@ -219,7 +219,8 @@ def _check_options(function: str, quantization: Mapping[str, Any]) -> None:
     for name in quantization:
         if name not in _QUANTIZATION:
             raise TypeError(
-                f"{function} has no keyword {name!r}; besides those that it declares it takes {', '.join(_QUANTIZATION)}"
+                f"{function} has no keyword {name!r}; besides those that it declares it takes "
+                f"{', '.join(_QUANTIZATION)}"
             )
 
 

@@ -15,6 +15,7 @@ from sklearn.utils.validation import validate_data
 from fhelearn.estimators.base import float64
 from fhelearn.estimators.compiled import CompiledLinear, CompiledModel
 from fhelearn.estimators.compiled_network import CompiledNetwork
+from fhelearn.estimators.module_inputs import counted
 from fhelearn.estimators.network_report import network_report
 from fhelearn.estimators.out_of_range import report_clipped
 from fhelearn.estimators.report import LinearReport, accuracy_figures, cost_figures
@@ -93,7 +94,7 @@ class StepwiseRoute(Route):
 
     @property
     def encrypted(self) -> str:  # type: ignore[override]
-        before = "" if self.before is None else f" behind {len(self.before)} in the clear"
+        before = "" if self.before is None else f", after {counted(len(self.before), 'step')} in the clear"
         return f"{type(self.estimator).__name__}{before}"
 
     def answer_of(self, method: str, q: Any) -> Any:
@@ -157,7 +158,7 @@ class AffineRoute(Route):
 class GraphRoute(Route):
     """The steps `before` in the clear if there are any, then the ONNX graph of `model`."""
 
-    encrypted = "an ONNX graph"
+    encrypted = "the ONNX graph"
     compiled: CompiledNetwork
 
     def __init__(self, model: Any, before: Any, compiled: CompiledNetwork, answered: Mapping[str, Answer]) -> None:

@@ -14,7 +14,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fhelearn.exceptions import NotCompiledError, OutOfRangeError, OutOfRangeWarning, QuantizationError
+from fhelearn.exceptions import (
+    AccumulatorOverflowError,
+    NotCompiledError,
+    OutOfRangeError,
+    OutOfRangeWarning,
+    QuantizationError,
+)
 from fhelearn.frontends.linear import LinearMap, quantize_linear
 from fhelearn.ir import cost, evaluate
 from fhelearn.neural_network import MLPClassifier, MLPRegressor
@@ -189,7 +195,23 @@ def test_the_report_tells_cost_agreement_and_layers():
     assert report.label_agreement == (compiled().predict(X, fhe="simulate") == compiled().predict(X)).mean()
     assert report.metric_quantized == (compiled().predict(X, fhe="simulate") == NAMES).mean()
     assert report.network.overflow_rate == 0
-    assert "activation_1" in str(report)
+    printed = str(report).splitlines()
+    assert sum("activation_1" in line for line in printed) == 1
+    for name in ("p error", "price", "lookups", "label agreement", "clipped"):
+        assert sum(line.startswith(f"{name}  ") for line in printed) == 1
+    assert not any(line.startswith("network") for line in printed)
+
+
+def test_the_rows_that_overflow_are_those_that_the_reference_refuses():
+    model = copy.deepcopy(fitted()).compile(X[LABELS == 1], margin=0.0, range_margin=2.0)
+    refused = []
+    for row, q in enumerate(model.quantize_input(X)):
+        try:
+            evaluate(model.program_, [q[None]])
+        except AccumulatorOverflowError:
+            refused.append(row)
+    assert model.overflowing_rows(X).tolist() == refused
+    assert 0 < len(refused) < len(X)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from sklearn.feature_selection import SelectKBest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, Ridge, RidgeClassifier
 from sklearn.naive_bayes import BernoulliNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -218,6 +219,53 @@ def test_every_pipeline_reports(name):
     report = encrypted.report(X, Y)
     assert report.label_agreement == (encrypted.predict(X, fhe="simulate") == encrypted.predict(X)).mean()
     assert report.lookups == cost(encrypted.program_).total_lookups
+
+
+ROUTES = {
+    **AFFINE,
+    **OTHER,
+    "PCA": lambda: PCA(2),
+    "clustering": lambda: make_pipeline(StandardScaler(), KMeans(3, n_init=1, random_state=0)),
+}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_decrypted_integers_end_in_the_answers_of_every_method(name):
+    encrypted = from_sklearn_model(fitted(ROUTES[name]), X)
+    outputs = evaluate(encrypted.program_, [encrypted.quantize_input(X)], on_overflow="wrap")
+    q = outputs[0] if len(outputs) == 1 else tuple(outputs)
+    methods = encrypted._route.methods
+    assert methods
+    for method in methods:
+        assert (encrypted.answer(q, method) == getattr(encrypted, method)(X, fhe="simulate")).all()
+    with pytest.raises(ValueError, match=f"method must be one of {methods[0]}.*got 'score'"):
+        encrypted.answer(q, "score")
+    with pytest.raises(ValueError, match="must have shape"):
+        encrypted.answer(np.zeros((2, 77), np.int64), methods[0])
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_classes_are_those_of_the_model(name):
+    model = fitted(ROUTES[name])
+    encrypted = from_sklearn_model(model, X)
+    assert hasattr(encrypted, "classes_") == hasattr(model, "classes_")
+    if hasattr(model, "classes_"):
+        assert (encrypted.classes_ == model.classes_).all()
+
+
+def test_it_shows_its_steps_what_is_encrypted_and_what_it_answers():
+    found = {name: repr(from_sklearn_model(fitted(ROUTES[name]), X)) for name in ("scaler", "forest", "PCA")}
+    assert found["scaler"].startswith(
+        "EncryptedPipeline(StandardScaler -> LogisticRegression; encrypted: one dot product"
+    )
+    assert "encrypted: RandomForestClassifier, after 1 step in the clear; predict, predict_proba" in found["forest"]
+    assert found["PCA"] == "EncryptedPipeline(PCA; encrypted: the ONNX graph; transform)"
+
+
+def test_models_that_nothing_can_encrypt_say_what_can_be():
+    for model in (KNeighborsClassifier(), make_pipeline(StandardScaler(), KNeighborsClassifier())):
+        with pytest.raises(LoweringError, match=r"^KNeighborsClassifier cannot be encrypted.*supported are .*ensemble"):
+            from_sklearn_model(fit(model, X, Y), X)
 
 
 def test_the_onnx_view_is_that_of_the_whole_pipeline():

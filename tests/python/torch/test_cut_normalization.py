@@ -59,7 +59,7 @@ NORMALIZATIONS = {
     "softmax by hand": lambda: Function(softmax_by_hand),
     "log of a sum of exponentials": lambda: Function(lambda x: x - torch.logsumexp(x, 1, keepdim=True)),
 }
-LINEAR = {"Gemm", "MatMul", "Add", "Relu"}
+LINEAR = {"Gemm", "MatMul", "Add", "Relu", "Reshape"}
 
 
 def network(name, end):
@@ -127,7 +127,7 @@ def test_networks_with_a_normalization_predict_on_integers(name, end):
     x = rows(200, seed=1)
     expected, found = (quantized.forward(x, fhe=fhe) for fhe in ("disable", "simulate"))
     assert found.shape == expected.shape
-    print(name, end, np.abs(found - expected).mean() / expected.std(), np.mean(expected.argmax(1)==found.argmax(1)))
+    print(name, end, np.abs(found - expected).mean() / expected.std(), np.mean(expected.argmax(1) == found.argmax(1)))
 
 
 def test_pooling_and_a_skip_connection_at_the_end_stay_encrypted():

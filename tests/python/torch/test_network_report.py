@@ -4,6 +4,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from fhelearn.backends.concrete.lowering import lower, normalize
 from fhelearn.frontends.onnx.network import lookup_groups
@@ -88,6 +90,51 @@ def test_rates_and_errors_are_those_of_the_answers(name):
         assert report.max_errors[output] == np.abs(exact.astype(np.float64) - got).max()
         if exact.ndim == 2:
             assert report.label_agreement[output] == (exact.argmax(1) == got.argmax(1)).mean()
+
+
+def test_labels_are_compared_with_the_column_of_the_largest_score():
+    m, (x,) = quantized("mlp"), data("mlp")
+    y = np.random.default_rng(0).integers(0, 3, len(x))
+    for labels in (y, torch.tensor(y), y[:, np.newaxis]):
+        report = m.report(x, y=labels)
+        assert report.metric == "accuracy"
+        assert report.metric_float == (m(x).argmax(1) == y).mean()
+        assert report.metric_quantized == (m(x, fhe="simulate").argmax(1) == y).mean()
+
+
+def test_targets_are_compared_by_mean_squared_error():
+    m, (x,) = quantized("mlp"), data("mlp")
+    y = np.random.default_rng(0).normal(size=(len(x), 3))
+    report = m.report(x, y=y)
+    assert report.metric == "mean squared error"
+    assert report.metric_float == pytest.approx(((m(x) - y) ** 2).mean(), rel=1e-6)
+    assert report.metric_quantized == pytest.approx(((m(x, fhe="simulate") - y) ** 2).mean(), rel=1e-6)
+
+
+def test_outputs_of_labels_have_agreement_and_accuracy_but_no_error():
+    class Labels(nn.Module):
+        def forward(self, x):
+            return module("mlp")(x).argmax(1)
+
+    (x,) = data("mlp")
+    m = build_quantized_module(Labels(), x, n_bits=3, rounding_threshold_bits=5)
+    report = m.report(x, y=m(x))
+    assert report.max_errors == {}
+    assert report.label_agreement == {"output": (m(x) == m(x, fhe="simulate")).mean()}
+    assert (report.metric_float, report.metric_quantized) == (1.0, report.label_agreement["output"])
+    assert "max error" not in str(report)
+
+
+def test_the_bits_of_exact_rounding_say_nothing_on_the_width_of_the_table():
+    exact, approximate = (quantized("mlp", n_bits=5, rounding=4, method=m).report() for m in ("exact", "approximate"))
+    assert [a.lookup_bits for a in exact.layers] == [b.lookup_bits for b in approximate.layers]
+    assert exact.lookups > approximate.lookups
+
+
+def test_an_affine_network_is_printed_without_an_empty_table():
+    m = build_quantized_module(nn.Flatten(), data("cnn"), n_bits=5)
+    assert m.report().layers == ()
+    assert "SNR" not in str(m.report())
 
 
 def test_figures_of_data_and_circuit_are_missing_without_them():

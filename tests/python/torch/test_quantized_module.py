@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from fhelearn.estimators.module_inputs import clear_positions
-from fhelearn.exceptions import AccumulatorOverflowError, NotCompiledError
+from fhelearn.exceptions import AccumulatorOverflowError, NotCompiledError, OutOfRangeWarning
 from fhelearn.ir import Faults, evaluate
 from fhelearn.onnx import get_equivalent_numpy_forward
 from fhelearn.onnx.cleanup import CleanModel
@@ -172,6 +173,69 @@ def test_proved_bounds_never_overflow():
     assert m.overflowing_rows(*data("mlp", spread=50.0)).tolist() == []
     codes = random_codes(m, 50)
     assert_same(m.quantized_forward(*codes), evaluate(m.program, codes, on_overflow="error")[0])
+
+
+# -- what leaves the range of calibration ------------------------------------------------------------------------------
+
+
+@every_network
+def test_calibration_rows_give_no_warning(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quantized(name)(*data(name), fhe="simulate")
+    report = quantized(name).report(*data(name))
+    assert (report.clipped, report.overflow_rate) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "two inputs"])
+def test_one_warning_counts_clipped_values_and_rows_that_wrap(name):
+    m, x = quantized(name), data(name, seed=4, spread=3.0)
+    with pytest.warns(OutOfRangeWarning) as caught:
+        m(*x, fhe="simulate")
+    (warning,) = caught
+    assert warning.filename == __file__
+    message = str(warning.message)
+    encoders = m._compiled.network.quantized.encoders
+    for encoder, values in zip(encoders, m._compiled.prepared(x), strict=True):
+        error = np.abs(encoder.dequantize(encoder.quantize(values)) - values).reshape(len(values), -1)
+        clipped = (error > encoder.columns.scale / 2 * (1 + 1e-9)).sum()
+        assert f"{clipped} of {values.size} values of input '{encoder.name}' lie outside" in message
+    overflowing = len(m.overflowing_rows(*x))
+    assert (f"{overflowing} of 60 rows leave the calibrated bounds" in message) == (overflowing > 0)
+    assert ('bounds="proved"' in message) == (overflowing > 0)
+
+
+def test_values_within_half_a_step_of_the_range_are_no_news():
+    m = quantized("mlp")
+    columns = m._compiled.network.quantized.encoders[0].columns
+    ends = np.stack([columns.minimum - 0.499 * columns.scale, columns.maximum + 0.499 * columns.scale])
+    beyond = np.stack([columns.minimum - 0.501 * columns.scale, columns.maximum + 0.501 * columns.scale])
+    assert (m.report(ends).clipped, m.report(beyond).clipped) == (0, 8)
+
+
+def test_proved_bounds_are_only_clipped():
+    m = build_quantized_module(module("mlp"), data("mlp"), n_bits=3, bounds="proved")
+    with pytest.warns(OutOfRangeWarning, match=r"clipped to it; to accept them, .* those to come$"):
+        m(*data("mlp", spread=50.0), fhe="simulate")
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+def test_calibrating_on_few_rows_warns(rows):
+    with pytest.warns(OutOfRangeWarning, match=f"have {rows} rows?:") as caught:
+        build_quantized_module(module("mlp"), *data("mlp", rows=rows))
+    assert [w.filename for w in caught if w.category is OutOfRangeWarning] == [__file__]
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_integers_for_a_module_of_floats_are_floats(name):
+    (x,) = data(name, spread=10.0)
+    pixels = x.astype(np.int64)
+    found, expected = (build_quantized_module(module(name), rows, n_bits=4) for rows in (pixels, pixels.astype("f4")))
+    assert found.program == expected.program
+    assert_same(found(pixels, fhe="simulate"), expected(pixels, fhe="simulate"))
+
+
+# -- files and the circuit ---------------------------------------------------------------------------------------------
 
 
 def test_onnx_models_bytes_and_files_are_the_same_model(tmp_path):

@@ -1,11 +1,15 @@
 """Bad input: each error names the input, what it got, what is allowed, and the remedy."""
 
+import copy
+
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import torch
 from onnx import TensorProto, helper
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from fhelearn.exceptions import (
     InputRangeError,
@@ -68,23 +72,86 @@ def test_calibration_rows_that_do_not_fit_an_onnx_model_name_the_input(bad):
 
 
 @pytest.mark.parametrize("bad", [bad for bad in BAD_ROWS if bad != "another rank"])  # which nn.Linear takes
-def test_calibration_rows_that_do_not_fit_a_module_are_refused(bad):
-    value, _ = BAD_ROWS[bad]
-    with pytest.raises((ValueError, TypeError)):
+def test_calibration_rows_that_do_not_fit_a_module_name_the_input(bad):
+    value, message = BAD_ROWS[bad]
+    if bad in ("another length", "a single row"):  # a module declares no shape: it says itself what is wrong
+        shape = str(value.shape).replace("(", r"\(").replace(")", r"\)")
+        message = f"shapes cannot be multiplied.*'input' of shape {shape} and type float32"
+    elif bad == "a scalar":
+        message = r"got \(\)"
+    with pytest.raises((QuantizationError, LoweringError), match=f"the calibration data.*{message}|{message}"):
         build_quantized_module(module("mlp"), value)
+
+
+NO_ARRAYS = {
+    "rows": ROWS.tolist(),
+    "rows and labels": [(row, 0) for row in ROWS],
+    "frame": pd.DataFrame(ROWS),
+    "data set": TensorDataset(torch.tensor(ROWS)),
+    "loader": DataLoader(TensorDataset(torch.tensor(ROWS))),
+    "generator": (row for row in ROWS),
+    "None": None,
+}
+
+
+@pytest.mark.parametrize("what", NO_ARRAYS)
+@pytest.mark.parametrize("kind", ["module", "graph"])
+def test_calibration_data_that_are_no_arrays_are_refused(kind, what):
+    with pytest.raises(TypeError, match=r"pass one array \(n, \.\.\.\) per input.*np\.stack"):
+        build_quantized_module(module("mlp") if kind == "module" else quantized("mlp").onnx_model, NO_ARRAYS[what])
+
+
+def test_rows_in_a_list_are_told_from_inputs():
+    with pytest.raises(QuantizationError, match=r"forward\(.*\) cannot be called with 60 arrays.*np\.stack\(rows\)"):
+        build_quantized_module(module("mlp"), list(ROWS))
+
+
+def test_unknown_keywords_and_data_name_the_function_that_was_called():
+    with pytest.raises(TypeError, match="compile_torch_model has no keyword 'n_bit'.*margin"):
+        compile_torch_model(module("mlp"), ROWS, n_bit=3)
+    with pytest.raises(TypeError, match="compile_onnx_model has no keyword 'fhe'"):
+        compile_onnx_model(quantized("mlp").onnx_model, ROWS, fhe="simulate")
+    with pytest.raises(TypeError, match="calibration data went to build_quantized_module"):
+        quantized("mlp").compile(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.zeros(59, int), r"y must hold labels of shape \(60,\), got shape \(59,\)"),
+        (np.zeros((60, 2)), r"y must hold targets of shape \(60, 3\), got shape \(60, 2\)"),
+        (np.array(["a"] * 60), "dtype <U1"),
+        (np.array(1), r"got shape \(\)"),
+    ],
+)
+def test_labels_and_targets_must_fit_the_output(y, message):
+    with pytest.raises(QuantizationError, match=message):
+        quantized("mlp").report(ROWS, y=y)
+    with pytest.raises(QuantizationError, match="rows are needed too"):
+        quantized("mlp").report(y=y)
+
+
+def test_a_missing_folder_is_named_as_it_was_given(tmp_path):
+    path = tmp_path / "missing" / "model"
+    with pytest.raises(FileNotFoundError, match=f"cannot save to '{path}': its folder does not exist"):
+        quantized("mlp").save(path)
 
 
 def test_the_number_of_inputs_and_of_their_rows_must_fit():
     m, (x, y) = quantized("two inputs"), data("two inputs")
-    for given in ((), (x,), (x, y, y)):
-        with pytest.raises(ValueError, match=rf"takes 2 inputs \('input_0', 'input_1'\), got {len(given)}"):
+    for given, count in (((), "0 arrays"), ((x,), "1 array"), ((x, y, y), "3 arrays")):
+        with pytest.raises(ValueError, match=rf"takes 2 inputs \('input_0', 'input_1'\), got {count}$"):
             m(*given)
     with pytest.raises(ValueError, match="same number of rows, got 'input_0': 60, 'input_1': 59"):
         m(x, y[1:])
     with pytest.raises(ValueError, match=r"takes 2 inputs .* got 1"):
         build_quantized_module(m.onnx_model, x)
-    with pytest.raises(LoweringError, match="forward"):
+    with pytest.raises(QuantizationError, match=r"TwoInputs\.forward\(x, y\) cannot be called with 1 array .*'y'"):
         build_quantized_module(module("two inputs"), (x,))
+    with pytest.raises(QuantizationError, match="same number of rows, got 'input_0': 60, 'input_1': 59"):
+        build_quantized_module(module("two inputs"), (x, y[1:]))
+    with pytest.raises(QuantizationError, match=r"takes 1 input \('input'\), got 2 arrays.*report\(x, y=labels\)"):
+        quantized("mlp").report(x, y)
 
 
 def test_indices_must_be_integers():
@@ -103,7 +170,7 @@ def test_integers_of_another_shape_type_or_range_are_refused():
         m.quantized_forward(q + 1000)
     with pytest.raises(ValueError, match="must hold integers, got dtype float64"):
         m.quantized_forward(q.astype(np.float64))
-    with pytest.raises(ValueError, match="takes 1 arrays, one per output of the program, got 2"):
+    with pytest.raises(ValueError, match="takes 1 array, one per output of the program, got 2"):
         m.dequantize_output(q, q)
     with pytest.raises(ValueError, match=r"must have shape \(n, 1, 3\), n >= 1, got \(60, 1, 4\)"):
         m.dequantize_output(q)
@@ -241,9 +308,23 @@ def test_accumulators_that_are_too_wide_name_the_layer_and_what_to_pass():
     assert not m.is_compiled
 
 
+def test_messages_on_wide_circuits_keep_the_compilers_words_to_the_cause():
+    m = build_quantized_module(module("mlp"), ROWS, n_bits=8, rounding_threshold_bits=None)
+    with pytest.raises(ParametersNotFoundError) as caught:
+        m.compile()
+    assert str(caught.value).endswith("or a smaller n_bits")
+    assert isinstance(caught.value.__cause__, ParametersNotFoundError)
+
+
 def test_external_data_that_is_missing_is_an_error(tmp_path):
     path = tmp_path / "model.onnx"
-    onnx.save(quantized("mlp").onnx_model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save(
+        copy.deepcopy(quantized("mlp").onnx_model),
+        path,
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(ModelFormatError, match="external data"):
         build_quantized_module(path, ROWS)

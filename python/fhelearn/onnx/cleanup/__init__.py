@@ -12,6 +12,7 @@ from fhelearn.onnx.cleanup.batch import fix_batch
 from fhelearn.onnx.cleanup.compose_linear_maps import compose_linear_maps
 from fhelearn.onnx.cleanup.cut_front import cut_front
 from fhelearn.onnx.cleanup.cut_tail import cut_tail
+from fhelearn.onnx.cleanup.distances_as_linear_maps import distances_as_linear_maps
 from fhelearn.onnx.cleanup.embed_as_one_hot import embed_as_one_hot
 from fhelearn.onnx.cleanup.fold_batch_normalization import fold_batch_normalization
 from fhelearn.onnx.cleanup.fold_constants import fold_constants
@@ -41,6 +42,8 @@ _SIMPLIFY = (
 )
 _CUT = (
     on_body("embed_as_one_hot", embed_as_one_hot),
+    on_body("distances_as_linear_maps", distances_as_linear_maps),
+    on_body("remove_dead_nodes", remove_dead_nodes),
     on_body("one_float_type", one_float_type),
     Pass("cut_tail", cut_tail),
     Pass("cut_front", cut_front),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fhelearn.onnx.cleanup.cut_front import leading_nodes
-from fhelearn.onnx.cleanup.graphs import constant, is_float, label, static_shape, unique_name
+from fhelearn.onnx.cleanup.graphs import Maker, constant, is_float, label, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -61,7 +59,7 @@ def _replace(model: ir.Model, node: ir.Node) -> None:
     rows, columns = len(table), prod(table.shape[1:])
     integer, dtype = ir.DataType.INT64, ir.DataType.from_numpy(table.dtype)
     batch = shape[: len(shape) - table.ndim + 1]
-    make = _Maker(model, node)
+    make = Maker(model, node)
     checked = make.value("Gather", "checked", [make.constant("rows", np.arange(rows)), indices], integer, batch)
     if not batch:  # OneHot wants an axis
         checked = make.value("Reshape", "list", [checked, make.constant("one", np.array([1]))], integer, (1,))
@@ -76,40 +74,3 @@ def _replace(model: ir.Model, node: ir.Node) -> None:
     out.replace_all_uses_with(result, replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
     result.name = out.name
-
-
-@dataclass(frozen=True)
-class _Maker:
-    """Makes values in front of a node, named after its output."""
-
-    model: ir.Model
-    node: ir.Node
-
-    def _name(self, suffix: str) -> str:
-        return unique_name(self.model.graph, f"{self.node.outputs[0].name}_{suffix}")
-
-    def constant(self, suffix: str, array: NDArray[Any]) -> ir.Value:
-        import onnx_ir as ir
-
-        name = self._name(suffix)
-        dtype = ir.DataType.from_numpy(array.dtype)
-        value = ir.Value(
-            name=name,
-            type=ir.TensorType(dtype),
-            shape=ir.Shape(array.shape),
-            const_value=ir.tensor(array, name=name),
-        )
-        self.model.graph.register_initializer(value)
-        return value
-
-    def value(
-        self, op_type: str, suffix: str, inputs: list[ir.Value], dtype: ir.DataType, shape: tuple[int, ...]
-    ) -> ir.Value:
-        import onnx_ir as ir
-
-        name = self._name(suffix)
-        new = ir.node(op_type, inputs, name=f"{op_type}_{name}")
-        value = new.outputs[0]
-        value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)
-        self.model.graph.insert_before(self.node, new)
-        return value

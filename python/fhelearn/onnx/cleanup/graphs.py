@@ -199,3 +199,48 @@ def extract(model: ir.Model, inputs: Iterable[ir.Value], outputs: Iterable[ir.Va
 def float64(array: NDArray[Any]) -> NDArray[np.float64]:
     """`array` in the precision in which weights are folded."""
     return np.asarray(array, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes values in front of a node, named after its output."""
+
+    model: ir.Model
+    node: ir.Node
+
+    def _name(self, suffix: str) -> str:
+        return unique_name(self.model.graph, f"{self.node.outputs[0].name}_{suffix}")
+
+    def constant(self, suffix: str, array: NDArray[Any]) -> ir.Value:
+        """An initializer."""
+        import onnx_ir as ir
+
+        name = self._name(suffix)
+        dtype = ir.DataType.from_numpy(array.dtype)
+        value = ir.Value(
+            name=name,
+            type=ir.TensorType(dtype),
+            shape=ir.Shape(array.shape),
+            const_value=ir.tensor(array, name=name),
+        )
+        self.model.graph.register_initializer(value)
+        return value
+
+    def value(
+        self,
+        op_type: str,
+        suffix: str,
+        inputs: list[ir.Value],
+        dtype: ir.DataType,
+        shape: tuple[int, ...],
+        **attributes: int,
+    ) -> ir.Value:
+        """The output of a new node."""
+        import onnx_ir as ir
+
+        name = self._name(suffix)
+        new = ir.node(op_type, inputs, attributes, name=f"{op_type}_{name}")
+        value = new.outputs[0]
+        value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)
+        self.model.graph.insert_before(self.node, new)
+        return value

@@ -189,3 +189,21 @@ def test_nothing_is_cut_if_nothing_would_be_left(rng):
     result, lines = cut(build(nodes[:2], [value("x", [1, 4])], ["r"], ROW), rng)
     assert result.before is None
     assert lines == []
+
+
+def test_what_combines_rows_is_not_cut(rng):
+    front = [node("ReduceMax", "x", "m", axes=[0], keepdims=1), node("Sub", ["x", "m"], "f")]
+    result, lines = cut(model_of(rng, front, 4), rng)
+    assert result.before is None
+    assert lines == []
+
+
+def test_the_border_has_rows_on_its_first_axis(rng):
+    front = [
+        node("Neg", "x", "n"),
+        node("Transpose", "n", "t", perm=[1, 0]),
+        node("Exp", "t", "e"),
+        node("Transpose", "e", "f", perm=[1, 0]),
+    ]
+    result, _ = cut(model_of(rng, front, 4), rng)
+    assert op_types(result.before) == ["Neg"]

@@ -97,12 +97,46 @@ def test_operators_of_onnx_ml_are_cut(norm, rng):
     assert op_types(result.body) == ["Gemm"]
 
 
-def test_two_values_meet_in_the_tail_only_if_both_come_from_it(rng):
+def test_two_values_meet_in_the_tail_only_if_it_needs_no_value_more_for_that(rng):
     both = [node("Sigmoid", "h", "s"), node("Tanh", "h", "t"), node("Mul", ["s", "t"], "y")]
-    result, _ = cut(model_of(rng, both, ["y"]), rng)
-    assert op_types(result.body) == ["Gemm"]
-    one = [node("Sigmoid", "h", "s"), node("Mul", ["s", "h"], "y")]
-    result, lines = cut(model_of(rng, one, ["y"]), rng)
+    with_border = [node("Sigmoid", "h", "s"), node("Mul", ["s", "h"], "y")]
+    for tail in (both, with_border):
+        result, _ = cut(model_of(rng, tail, ["y"]), rng)
+        assert op_types(result.body) == ["Gemm"]
+        assert names(result.body.graph.output) == ["h"]
+    more = [node("MatMul", ["h", "v"], "k"), node("Sigmoid", "k", "s"), node("Mul", ["s", "h"], "y")]
+    result, lines = cut(model_of(rng, more, ["y"], {"v": np.eye(3, dtype=np.float32)}), rng)
+    assert result.after is None
+    assert lines == []
+
+
+def test_an_affine_sum_of_two_values_is_one_output_of_the_body(rng):
+    tail = [
+        node("MatMul", ["h", "v"], "k"),
+        node("Mul", ["h", "c"], "m"),
+        node("Mul", ["k", "c"], "n"),
+        node("Add", ["m", "n"], "a"),
+        node("Softmax", "a", "y"),
+    ]
+    consts = {"v": rng.normal(size=(3, 3)).astype(np.float32), "c": np.full(3, 2, np.float32)}
+    result, _ = cut(model_of(rng, tail, ["y"], consts), rng)
+    assert op_types(result.after) == ["Softmax"]
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_a_sum_is_cut_only_as_part_of_a_normalization(opset, rng):
+    norm = [node("Exp", "h", "e"), node("ReduceSum", ["e", "axes"], "s"), node("Div", ["e", "s"], "y")]
+    plain = [node("ReduceSum", ["h", "axes"], "s"), node("Sigmoid", "s", "y")]
+    consts = {"axes": np.array([1])}
+    result, _ = cut(model_of(rng, norm, ["y"], consts, opset), rng)
+    assert op_types(result.after) == ["Exp", "ReduceSum", "Div"]
+    result, _ = cut(model_of(rng, plain, ["y"], consts, opset), rng)
+    assert op_types(result.after) == ["Sigmoid"]
+
+
+def test_what_combines_rows_is_not_cut(rng):
+    tail = [node("ReduceLogSumExp", "h", "s", axes=[0], keepdims=1), node("Sub", ["h", "s"], "y")]
+    result, lines = cut(model_of(rng, tail, ["y"]), rng)
     assert result.after is None
     assert lines == []
 
@@ -137,10 +171,29 @@ def test_affine_nodes_on_the_way_to_a_nonlinear_one_go_with_it(rng):
 
 
 def test_moving_elements_before_the_first_nonlinear_node_stays(rng):
+    tail = [node("Reshape", ["h", "shape"], "r"), node("Softmax", "r", "y")]
+    result, _ = cut(model_of(rng, tail, ["y"], {"shape": np.array([1, 1, 3])}), rng)
+    assert op_types(result.body) == ["Gemm", "Reshape"]
+    assert op_types(result.after) == ["Softmax"]
+
+
+def test_the_border_has_rows_on_its_first_axis(rng):
     tail = [node("Reshape", ["h", "shape"], "r"), node("Softmax", "r", "s"), node("Transpose", "s", "y", perm=[1, 0])]
     result, _ = cut(model_of(rng, tail, ["y"], {"shape": np.array([3, 1])}), rng)
-    assert op_types(result.body) == ["Gemm", "Reshape"]
-    assert op_types(result.after) == ["Softmax", "Transpose"]
+    assert op_types(result.body) == ["Gemm"]
+    # As in Gaussian naive Bayes: the border is behind what is affine.
+    tail = [
+        node("MatMul", ["v", "t"], "k"),
+        node("Neg", "k", "n"),
+        node("Transpose", "n", "j", perm=[1, 0]),
+        node("ReduceLogSumExp", "j", "l", axes=[1], keepdims=1),
+        node("Sub", ["j", "l"], "y"),
+    ]
+    consts = {"v": np.eye(3, dtype=np.float32)}
+    first = [node("Transpose", "h", "t", perm=[1, 0])]
+    result, _ = cut(model_of(rng, [*first, *tail], ["y"], consts), rng)
+    assert names(result.body.graph.output) == ["j"]
+    assert op_types(result.after) == ["ReduceLogSumExp", "Sub"]
 
 
 def test_an_output_that_the_body_computes_passes_through_in_order(rng):

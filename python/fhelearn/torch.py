@@ -66,18 +66,16 @@ def build_quantized_module(
         A module is exported in evaluation mode, and not changed. Axis 0 of all inputs and outputs is rows, which do not
         depend on each other.
     torch_inputset : array or tensor, or tuple or list of them, one per input, shape (n, *row), n >= 1
-        Calibration rows: finite, like those to come. A few hundred are enough; fewer than 10 give an OutOfRangeWarning.
-        Integers become float32 for a module that does not take integers.
+        Calibration rows: finite, like those to come, a few hundred (fewer than 10: OutOfRangeWarning). Integers become
+        float32 for a module that takes none.
     n_bits : int or dict, default={"op_inputs": 5, "op_weights": 7}
-        Bits of activations and weights: an int from 2 to 16 for both, or a dict, in which "model_inputs" and
-        "model_outputs" may be given too.
+        Bits of activations and weights, 2 to 16; the dict may have "model_inputs" and "model_outputs" too.
     rounding_threshold_bits : int, dict or None, default={"n_bits": 5, "method": "approximate"}
         Accumulators are rounded to so many bits (2 to 8) before a lookup reads them: an int (exactly), or
         ``{"n_bits": int, "method": "exact" | "approximate"}``. Approximate rounding is nearly free, and random where an
         accumulator lies near the middle between two steps: there "execute" may answer otherwise than "simulate", which
-        rounds exactly unless it is given `faults`. None rounds nothing: accumulators of more than 8 bits with
-        calibrated bounds can then be simulated only. With proved bounds the compiler takes those of 9 to 16 bits as
-        residues; lookups of 9 or more bits need keys of gigabytes.
+        rounds exactly unless it is given `faults`. None rounds nothing: accumulators above 8 bits can then be
+        simulated only, if bounds are calibrated, or become residues (to 16 bits), with keys of gigabytes.
     bounds : {"calibrated", "proved"}, default="calibrated"
         Accumulators hold what the calibration rows need plus `margin`, or whatever any input may need (wider, dearer).
     margin : float, default=0.25
@@ -98,8 +96,7 @@ def build_quantized_module(
     UnsupportedOperatorError
         Naming all operators that cannot be encrypted.
     LoweringError, ModelFormatError, TypeError
-        If the module fails on the rows, cannot be exported, mixes rows, or is no valid model; if calibration data are
-        not one array per input.
+        If the module fails on the rows, cannot be exported, mixes rows, or is no valid model; if rows are no arrays.
     QuantizationError
         A ValueError: calibration data or settings do not fit the model.
     """
@@ -271,13 +268,15 @@ def _exported(module: torch.nn.Module, rows: Mapping[str, NDArray[Any]]) -> onnx
     try:
         return export_torch(module, tuple(rows.values()))
     except LoweringError as error:
-        floats = {name: x if x.dtype.kind == "f" else x.astype(np.float32) for name, x in rows.items()}
+        reason = str(error)
         if any(x.dtype.kind != "f" for x in rows.values()):
             try:
-                return export_torch(module, tuple(floats.values()))
-            except LoweringError:
-                pass  # what is wrong with the rows as they were given is the better answer
-        if "fails on one row" not in str(error):
+                return export_torch(
+                    module, tuple(x if x.dtype.kind == "f" else x.astype(np.float32) for x in rows.values())
+                )
+            except LoweringError as other:
+                reason += f"; as float32: {other}"
+        if "fails on one row" not in reason:
             raise
         found = ", ".join(f"{name!r} of shape {x.shape} and type {x.dtype}" for name, x in rows.items())
-        raise LoweringError(f"{error}; {CALIBRATION} are {found}, axis 0 being rows") from error
+        raise LoweringError(f"{reason}; {CALIBRATION} are {found}, axis 0 being rows") from error

@@ -240,7 +240,7 @@ def test_decrypted_integers_end_in_the_answers_of_every_method(name):
         assert (encrypted.answer(q, method) == getattr(encrypted, method)(X, fhe="simulate")).all()
     with pytest.raises(ValueError, match=f"method must be one of {methods[0]}.*got 'score'"):
         encrypted.answer(q, "score")
-    with pytest.raises(ValueError, match="must have shape"):
+    with pytest.raises(ValueError, match=r"q must .*shape \(n, .* \(2, 77\)"):
         encrypted.answer(np.zeros((2, 77), np.int64), methods[0])
 
 
@@ -255,9 +255,7 @@ def test_classes_are_those_of_the_model(name):
 
 def test_it_shows_its_steps_what_is_encrypted_and_what_it_answers():
     found = {name: repr(from_sklearn_model(fitted(ROUTES[name]), X)) for name in ("scaler", "forest", "PCA")}
-    assert found["scaler"].startswith(
-        "EncryptedPipeline(StandardScaler -> LogisticRegression; encrypted: one dot product"
-    )
+    assert "(StandardScaler -> LogisticRegression; encrypted: one dot product of the features" in found["scaler"]
     assert "encrypted: RandomForestClassifier, after 1 step in the clear; predict, predict_proba" in found["forest"]
     assert found["PCA"] == "EncryptedPipeline(PCA; encrypted: the ONNX graph; transform)"
 

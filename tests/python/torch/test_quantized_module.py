@@ -205,6 +205,18 @@ def test_one_warning_counts_clipped_values_and_rows_that_wrap(name):
     assert ('bounds="proved"' in message) == (overflowing > 0)
 
 
+@pytest.mark.fhe
+def test_encrypted_rows_that_leave_the_range_give_the_warning_of_simulated_ones():
+    layer = nn.Linear(4, 2, bias=False)
+    m = build_quantized_module(layer, data("mlp"), n_bits=3).compile()
+    (x,) = data("mlp", rows=6, seed=4, spread=3.0)
+    with pytest.warns(OutOfRangeWarning) as simulated:
+        expected = m(x, fhe="simulate")
+    with pytest.warns(OutOfRangeWarning) as encrypted:
+        assert_same(m(x, fhe="execute"), expected)
+    assert [str(w.message) for w in encrypted] == [str(w.message) for w in simulated]
+
+
 def test_values_within_half_a_step_of_the_range_are_no_news():
     m = quantized("mlp")
     columns = m._compiled.network.quantized.encoders[0].columns

@@ -11,6 +11,8 @@ from onnx import TensorProto, helper
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import fhelearn
+from fhelearn import exceptions
 from fhelearn.exceptions import (
     InputRangeError,
     LoweringError,
@@ -106,8 +108,21 @@ def test_rows_in_a_list_are_told_from_inputs():
         build_quantized_module(module("mlp"), list(ROWS))
 
 
+def test_integers_that_a_module_takes_neither_way_name_both_reasons():
+    with pytest.raises(LoweringError, match=r"IndexError.*as float32:.*'input' of shape \(20, 2\) and type int64"):
+        build_quantized_module(module("embedding"), np.full((20, 2), 9))
+    with pytest.raises(LoweringError, match=r"as float32: .*expected input.*to have 1 channels.*type uint8"):
+        build_quantized_module(module("cnn"), np.zeros((20, 3, 4, 4), np.uint8))
+
+
+def test_every_error_and_warning_is_exported():
+    named = {name for name, value in vars(exceptions).items() if isinstance(value, type)}
+    assert named <= set(fhelearn.__all__)
+    assert all(getattr(fhelearn, name) is getattr(exceptions, name) for name in named)
+
+
 def test_unknown_keywords_and_data_name_the_function_that_was_called():
-    with pytest.raises(TypeError, match="compile_torch_model has no keyword 'n_bit'.*margin"):
+    with pytest.raises(TypeError, match=r"compile_torch_model has no keyword 'n_bit'.*margin"):
         compile_torch_model(module("mlp"), ROWS, n_bit=3)
     with pytest.raises(TypeError, match="compile_onnx_model has no keyword 'fhe'"):
         compile_onnx_model(quantized("mlp").onnx_model, ROWS, fhe="simulate")

@@ -97,7 +97,8 @@ ANY_REMEDY = "replace it by supported ones (see the table in the README), or run
 _AT_THE_END = "make it the model's last step: the client then computes it after decryption"
 _COMPARE = "put it at the model's end, where the client computes it, or use Max and comparisons"
 _NORMALIZE = (
-    "train with BatchNormalization instead, whose statistics are constants; at the model's end the client computes it"
+    "train with BatchNormalization instead, whose statistics are constants, or make it the model's first or last step: "
+    "the client then computes it before encryption or after decryption"
 )
 _UNROLL = "unroll it before export; each step is a MatMul and supported activations"
 _KNOWN_SIZE = "its result's shape depends on encrypted data; compute a mask by comparisons and multiply by it"

@@ -23,7 +23,7 @@ REDUCTIONS = LINEAR_REDUCTIONS | OTHER_REDUCTIONS
 NORMALIZATIONS = frozenset(
     {
         *("GroupNormalization", "Hardmax", "InstanceNormalization", "LayerNormalization", "LogSoftmax"),
-        *("LpNormalization", "MeanVarianceNormalization", "Normalizer", "RMSNormalization", "Softmax"),
+        *("LpNormalization", "LRN", "MeanVarianceNormalization", "Normalizer", "RMSNormalization", "Softmax"),
     }
 )
 """Operators that keep the shape and combine the elements of a row."""

@@ -11,8 +11,8 @@ WIDTH = 4
 
 
 class _Builder:
-    def __init__(self, rng, with_casts):
-        self.rng, self.with_casts = rng, with_casts
+    def __init__(self, rng, opset, with_casts):
+        self.rng, self.opset, self.with_casts = rng, opset, with_casts
         self.nodes, self.constants, self.values = [], {}, ["x", "z"]
 
     def name(self):
@@ -34,6 +34,7 @@ class _Builder:
 
     def step(self):
         kinds = ["unary", "constant", "product", "affine", "gemm", "sum", "softmax", "reshape", "folded", "columns"]
+        kinds.append("centred")
         kind = self.rng.choice([*kinds, "cast"] if self.with_casts else kinds)
         self.values.append(getattr(self, f"_{kind}")(self.pick()))
 
@@ -60,6 +61,13 @@ class _Builder:
     def _softmax(self, x):
         return self.add("Softmax", [x], axis=1)
 
+    def _centred(self, x):
+        reduction = self.rng.choice(["ReduceSum", "ReduceMean", "ReduceMax"])
+        self.constants["last"] = np.array([1])
+        takes_axes = reduction == "ReduceSum" or self.opset >= 18
+        total = self.add(reduction, [x, "last"]) if takes_axes else self.add(reduction, [x], axes=[1])
+        return self.add("Sub", [x, total])
+
     def _reshape(self, x):
         shape = self.add("Shape", [x])
         flat = self.add("Reshape", [x, self.add("Constant", [], value=numpy_helper.from_array(np.array([-1])))])
@@ -80,7 +88,7 @@ class _Builder:
 
 def random_model(rng, opset, *, with_casts=False):
     """A model of two inputs, rows of `WIDTH` numbers each, with one to three outputs and some dead nodes."""
-    builder = _Builder(rng, with_casts)
+    builder = _Builder(rng, opset, with_casts)
     for _ in range(rng.integers(3, 14)):
         builder.step()
     made = [name for name in dict.fromkeys(builder.values) if name not in ("x", "z")]

@@ -2,20 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
+from sklearn.datasets import load_iris, load_wine
+from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from torch import nn
+from torch.nn import functional as F
 
-torch = pytest.importorskip("torch")
-
-from sklearn.datasets import load_iris, load_wine  # noqa: E402
-from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import MinMaxScaler, StandardScaler  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from fhelearn.onnx import export_torch, get_equivalent_numpy_forward  # noqa: E402
-from fhelearn.onnx.cleanup import clean  # noqa: E402
-from fhelearn.pipeline import from_sklearn_model  # noqa: E402
-from fhelearn.torch import build_quantized_module  # noqa: E402
+from fhelearn.onnx import export_torch, get_equivalent_numpy_forward
+from fhelearn.onnx.cleanup import clean
+from fhelearn.pipeline import from_sklearn_model
+from fhelearn.torch import build_quantized_module
 
 WIDTH = 8
 

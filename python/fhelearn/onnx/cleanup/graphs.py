@@ -114,8 +114,15 @@ _AXES: dict[str, tuple[str, tuple[int, ...] | None]] = {
 
 
 def has_rows(value: ir.Value) -> bool:
-    """Whether the answers to several rows can be concatenated on axis 0: it has extent 1 for one row."""
-    return (static_shape(value) or ())[:1] == (1,)
+    """Whether the answers to several rows can be concatenated on axis 0: it has extent 1 for one row.
+
+    Any value of a graph without such an axis at its inputs does: a row is all of it there.
+    """
+    if (static_shape(value) or ())[:1] == (1,):
+        return True
+    producer = value.producer()
+    inputs = producer.graph.inputs if producer is not None and producer.graph is not None else ()
+    return any((static_shape(source) or ())[:1] != (1,) for source in inputs)
 
 
 def mixes_rows(node: ir.Node) -> bool:

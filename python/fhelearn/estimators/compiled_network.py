@@ -163,6 +163,14 @@ class CompiledNetwork(CompiledModel):
         threads = None if n_jobs is None else effective_n_jobs(n_jobs)
         return engine.run(list(q), num_threads=threads, on_overflow="wrap", faults=faults)
 
+    def simulate_counting(self, q: Sequence[IntArray], *, n_jobs: int | None = None) -> tuple[list[IntArray], int]:
+        """As :meth:`simulate`, and how many rows overflow; where none does, one run tells both."""
+        threads = None if n_jobs is None else effective_n_jobs(n_jobs)
+        try:
+            return self.engine.run(list(q), num_threads=threads, on_overflow="error"), 0
+        except AccumulatorOverflowError:
+            return self.simulate(q, n_jobs=n_jobs), len(self.overflowing_rows(q))
+
     def overflowing_rows(self, q: Sequence[IntArray]) -> IntArray:
         """Which rows push an accumulator out of its calibrated bounds. Returns int64, shape (rows that do,), ascending.
 

@@ -224,8 +224,13 @@ class QuantizedModule:
             self._require_compiled()
         quantized, rows = self._compiled.network.quantized, self._compiled.prepared(inputs)
         codes = quantized.quantize(rows)
-        warn_of_rows(quantized.encoders, rows, len(self._compiled.overflowing_rows(codes)))
-        return _one_or_all(self._compiled.decode(self._run(codes, fhe, n_jobs, progress, faults)))
+        if fhe == "simulate" and faults is None:
+            outputs, overflowing = self._compiled.simulate_counting(codes, n_jobs=n_jobs)
+            warn_of_rows(quantized.encoders, rows, overflowing)
+        else:
+            warn_of_rows(quantized.encoders, rows, len(self._compiled.overflowing_rows(codes)))
+            outputs = self._run(codes, fhe, n_jobs, progress, faults)
+        return _one_or_all(self._compiled.decode(outputs))
 
     __call__ = forward
 

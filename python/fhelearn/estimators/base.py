@@ -120,6 +120,13 @@ class FHEMixin:
             )
         return f"{found}; use the fhelearn class of that name"
 
+    def _fhe_plain(self) -> Any:
+        """The fitted model as an instance of the library's own class. Raises NotFittedError before `fit`."""
+        check_is_fitted(self)
+        plain = object.__new__(self._fhe_base)
+        plain.__dict__.update({k: v for k, v in vars(self).items() if not k.startswith("_fhe_") and k != "n_bits"})
+        return plain
+
     @property
     def is_compiled_(self) -> bool:
         """Whether the model, as it is now, is compiled. Raises NotFittedError before `fit`."""

@@ -165,9 +165,7 @@ class FHEForestMixin(FHEMixin):
         """
         from fhelearn.onnx import export_sklearn
 
-        check_is_fitted(self)
-        plain = object.__new__(self._fhe_base)
-        plain.__dict__.update({k: v for k, v in vars(self).items() if not k.startswith("_fhe_") and k != "n_bits"})
+        plain = self._fhe_plain()
         rows = self._fhe_adapter.forest(self).rows_at_thresholds(_ONNX_ROWS)
         return export_sklearn(plain, rows, tree_implementation="gemm")
 

@@ -216,10 +216,7 @@ class FHELinearMixin(FHEScoresMixin):
         """
         from fhelearn.onnx import export_sklearn
 
-        check_is_fitted(self)
-        plain = object.__new__(self._fhe_base)
-        plain.__dict__.update({k: v for k, v in vars(self).items() if not k.startswith("_fhe_") and k != "n_bits"})
-        return export_sklearn(plain, _around_zero(self.n_features_in_))  # type: ignore[attr-defined]
+        return export_sklearn(self._fhe_plain(), _around_zero(self.n_features_in_))  # type: ignore[attr-defined]
 
     def _fhe_report(self, compiled: CompiledLinear, X: Any, y: Any) -> LinearReport:
         figures = cost_figures(compiled)
